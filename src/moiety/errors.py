@@ -1,0 +1,130 @@
+"""One family of errors. Every message says what happened, to which party, op or shape, and what to do next.
+
+A message never contains a secret: no values, no shares, no keys.
+"""
+
+from typing import ClassVar
+
+
+class MoietyError(Exception):
+    """Base of every error moiety raises on purpose. ``code`` is stable; ``exit_status`` is what a command returns."""
+
+    code: ClassVar[str] = "MOI-000"
+    exit_status: ClassVar[int] = 1
+
+
+class ConfigError(MoietyError):
+    """A federation file, an option or a folder is not usable as given."""
+
+    code = "MOI-100"
+    exit_status = 2
+
+
+class IdentityError(MoietyError):
+    """A peer did not prove to be who the federation file says it is (wrong, expired or impostor certificate, wrong name)."""
+
+    code = "MOI-200"
+    exit_status = 3
+
+
+class ChannelError(MoietyError):
+    """A connection failed; the message names the peer and what was awaited."""
+
+    code = "MOI-300"
+    exit_status = 4
+
+
+class PeerLost(ChannelError):
+    """The peer closed or dropped the connection in mid-run."""
+
+    code = "MOI-301"
+
+
+class DeadlineExceeded(ChannelError):
+    """Nothing came before the deadline; the message names peer, op, wave and age."""
+
+    code = "MOI-302"
+
+
+class FrameError(ChannelError):
+    """A frame is not the one the plan announces (sequence, wave, layout, size, truncation or alteration)."""
+
+    code = "MOI-303"
+
+
+class AddressInUse(ChannelError):
+    """The address to listen on is taken."""
+
+    code = "MOI-304"
+
+
+class PeerAborted(MoietyError):
+    """A peer ended the run and said why; the text is the peer's redacted reason."""
+
+    code = "MOI-305"
+    exit_status = 4
+
+
+class PlanError(MoietyError):
+    """The compiled plan cannot be run."""
+
+    code = "MOI-400"
+    exit_status = 5
+
+
+class UnsupportedOp(PlanError):
+    """The model uses operations that have no private form; the message lists all of them with their place in the source."""
+
+    code = "MOI-401"
+
+
+class PlanMismatch(PlanError):
+    """Parties hold different plans, or a run departs from the plan's wave table."""
+
+    code = "MOI-402"
+
+
+class PolicyRefused(PlanError):
+    """The federation file does not allow what the plan or the request would reveal or do."""
+
+    code = "MOI-403"
+
+
+class BudgetExceeded(PlanError):
+    """Expected truncation failures exceed the budget that the user gave."""
+
+    code = "MOI-404"
+
+
+class InputError(MoietyError):
+    """An input has a wrong shape or dtype, or holds NaN, infinity or a value outside the plan's range."""
+
+    code = "MOI-500"
+    exit_status = 6
+
+
+class InconsistentInput(InputError):
+    """The parties received different words for the same input; the run ended before any output."""
+
+    code = "MOI-501"
+
+
+class RangeViolation(MoietyError):
+    """A value left its calibrated range during a run, so the answer would be meaningless."""
+
+    code = "MOI-502"
+    exit_status = 6
+
+
+class ReuseRefused(MoietyError):
+    """A run number was about to be used twice; masks would repeat, so the run is refused."""
+
+    code = "MOI-600"
+    exit_status = 7
+
+
+class ProtocolMisuse(MoietyError):
+    """A programming error in a protocol: wrong shape or ring, a second draw at one address, a branch on a secret."""
+
+    code = "MOI-700"
+    exit_status = 8
