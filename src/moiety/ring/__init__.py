@@ -1,0 +1,46 @@
+"""Arithmetic of Z_2^64: fixed-point codec, keyed generator, and the kernels that every protocol runs on.
+
+| file | holds |
+| --- | --- |
+| ``fixed`` | ``encode``, ``decode``: reals to words and back |
+| ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
+| ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
+"""
+
+from moiety.ring.fixed import decode, encode
+from moiety.ring.kernels import (
+    Packed,
+    features,
+    flip,
+    matmul,
+    multiply,
+    pack,
+    picked,
+    planes,
+    shift_right,
+    table_sums,
+    unplanes,
+    use,
+    wrap_truncate,
+)
+from moiety.ring.prg import Prg, derive
+
+__all__ = [
+    "Packed",
+    "Prg",
+    "decode",
+    "derive",
+    "encode",
+    "features",
+    "flip",
+    "matmul",
+    "multiply",
+    "pack",
+    "picked",
+    "planes",
+    "shift_right",
+    "table_sums",
+    "unplanes",
+    "use",
+    "wrap_truncate",
+]

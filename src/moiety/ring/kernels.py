@@ -1,0 +1,264 @@
+"""The hot kernels of Z_2^64, chosen at run time: native where built, numpy elsewhere, the same words from both.
+
+Arrays are C-contiguous numpy; words are uint64 and arithmetic is mod 2^64. A wrong dtype, shape or range raises
+ProtocolMisuse, because it is a programming error of the caller and never a matter of data.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moiety.errors import ProtocolMisuse
+from moiety.ring import _numpy, prg
+from moiety.ring._numpy import PANEL, Octets, Words
+
+try:
+    from moiety.ring import _native
+except ImportError:  # built without a compiler: the numpy kernels serve everything
+    _native = None  # type: ignore[assignment]
+
+ISAS: Final = ("avx512", "avx2", "portable", "numpy")
+"""Every implementation, best first; ``numpy`` is always there."""
+
+_LINE: Final = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A (k, n) matrix laid out in panels of 32 columns for ``multiply``; made by ``pack``, the same for every isa."""
+
+    shape: tuple[int, int]
+    panels: Words
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, padding included."""
+        return self.panels.nbytes
+
+    def __repr__(self) -> str:
+        return f"Packed(shape={self.shape}, nbytes={self.nbytes})"
+
+
+def matmul(a: Words, b: Words) -> Words:
+    """Product (..., m, k) @ (..., k, n) -> (..., m, n), leading dimensions broadcast as in numpy."""
+    _words("a", a)
+    _words("b", b)
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ProtocolMisuse(f"cannot multiply {a.shape} by {b.shape}: need (..., m, k) @ (..., k, n)")
+    rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    lead = _broadcast(a, b)
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    if b.ndim == 2:  # one right side: all rows form one tall matrix
+        out = np.empty((*lead, rows, columns), dtype=np.uint64)
+        height = out.size // columns if columns else 0
+        flat, pairs = a.reshape(1, height, depth), np.zeros((1, 2), dtype=np.int64)
+        _backend.gemm(flat, b[None], pairs, out.reshape(1, height, columns))
+        return out
+    out = np.empty((*lead, rows, columns), dtype=np.uint64)
+    pairs = np.stack([_sources(a.shape[:-2], lead), _sources(b.shape[:-2], lead)], axis=1)
+    left, right = a.reshape(-1, rows, depth), b.reshape(-1, depth, columns)
+    _backend.gemm(left, right, pairs, out.reshape(-1, rows, columns))
+    return out
+
+
+def pack(b: Words) -> Packed:
+    """Lay out a (k, n) matrix once, so that ``multiply`` can stream it many times (weights, stationary operands)."""
+    _words("b", b)
+    if b.ndim != 2:
+        raise ProtocolMisuse(f"pack takes a matrix, not shape {b.shape}")
+    depth, columns = b.shape
+    panels = _aligned((-(-columns // PANEL), depth, PANEL))
+    _backend.pack(np.ascontiguousarray(b), panels)
+    return Packed((depth, columns), panels)
+
+
+def multiply(a: Words, packed: Packed, out: Words | None = None, *, sign: int = 1) -> Words:
+    """Add sign * (a @ b) to ``out`` for a (..., k) and packed b (k, n); returns it, (..., n), fresh zeros when None.
+
+    ``out`` is changed in place, must be C-contiguous and must not overlap ``a``; ``sign`` is 1 or -1.
+    """
+    _words("a", a)
+    depth, columns = packed.shape
+    if a.ndim < 1 or a.shape[-1] != depth:
+        raise ProtocolMisuse(f"cannot multiply {a.shape} by packed {packed.shape}")
+    if sign not in (1, -1):
+        raise ProtocolMisuse(f"sign must be 1 or -1, not {sign}")
+    shape = (*a.shape[:-1], columns)
+    if out is None:
+        out = np.zeros(shape, dtype=np.uint64)
+    elif out.dtype != np.uint64 or out.shape != shape or not (out.flags.c_contiguous and out.flags.writeable):
+        raise ProtocolMisuse(f"out must be writeable C-contiguous uint64 {shape}, not {out.dtype} {out.shape}")
+    if out.size:
+        height = out.size // columns
+        flat = np.ascontiguousarray(a).reshape(height, depth)
+        _backend.multiply(flat, packed.panels, out.reshape(height, columns), sign < 0)
+    return out
+
+
+def table_sums(selectors: Octets, index: Words, tables: Words) -> Words:
+    """Windowed sums of table cells: sums[k, i] = sum_j tables[k][(index[i] - j) mod 2^n] * bit_j(selectors[i]).
+
+    selectors uint8 (N, 2^n / 8), bits little-endian; index uint64 (N,) below 2^n; tables uint64 (K, 2^n), n within
+    3..13; returns uint64 (K, N). Time and addresses do not depend on the selectors.
+    """
+    _selection(selectors, index)
+    _words("tables", tables)
+    if tables.ndim != 2 or tables.shape[1] != 8 * selectors.shape[1]:
+        raise ProtocolMisuse(f"tables {tables.shape} do not fit selectors of {8 * selectors.shape[1]} bits")
+    sums = np.empty((tables.shape[0], index.size), dtype=np.uint64)
+    rows, places = np.ascontiguousarray(selectors), np.ascontiguousarray(index)
+    _backend.table_sums(rows, places, np.ascontiguousarray(tables), sums)
+    return sums
+
+
+def flip(selectors: Octets, index: Words) -> Octets:
+    """A copy of selectors uint8 (N, 2^n / 8) with bit index[i] of row i flipped; index uint64 (N,) below 2^n."""
+    _selection(selectors, index)
+    out = np.empty(selectors.shape, dtype=np.uint8)
+    _backend.flip(np.ascontiguousarray(selectors), np.ascontiguousarray(index), out)
+    return out
+
+
+def picked(selectors: Octets, index: Words) -> Words:
+    """Bit index[i] of row i of selectors uint8 (N, 2^n / 8), as uint64 (N,) of zeros and ones."""
+    _selection(selectors, index)
+    out = np.empty(index.size, dtype=np.uint64)
+    _backend.picked(np.ascontiguousarray(selectors), np.ascontiguousarray(index), out)
+    return out
+
+
+def planes(words: Words, width: int) -> Words:
+    """The low ``width`` bit planes of words uint64 (any shape, N elements): uint64 (width, ceil(N / 64)).
+
+    Bit e of word j in plane w is bit w of element 64 j + e; the last word is padded with zeros. width is 1..64.
+    """
+    _words("words", words)
+    if not 1 <= width <= 64:
+        raise ProtocolMisuse(f"width must be within 1..64, not {width}")
+    out = np.empty((width, -(-words.size // 64)), dtype=np.uint64)
+    _backend.planes(np.ascontiguousarray(words).reshape(-1), out)
+    return out
+
+
+def unplanes(planes: Words, count: int) -> Words:
+    """Words uint64 (count,) from planes uint64 (P, ceil(count / 64)), P up to 64; the inverse of ``planes``."""
+    _words("planes", planes)
+    if planes.ndim != 2 or planes.shape[0] > 64 or planes.shape[1] != -(-count // 64) or count < 0:
+        raise ProtocolMisuse(f"planes {planes.shape} do not hold {count} words of at most 64 bits")
+    out = np.empty(count, dtype=np.uint64)
+    _backend.unplanes(np.ascontiguousarray(planes), out)
+    return out
+
+
+def shift_right(words: Words, bits: int) -> Words:
+    """Logical shift of words uint64 (any shape) by 0..63 bits, into a fresh array of the same shape."""
+    _words("words", words)
+    _bits(bits)
+    out = np.empty(words.shape, dtype=np.uint64)
+    _backend.shift_right(np.ascontiguousarray(words).reshape(-1), bits, out.reshape(-1))
+    return out
+
+
+def wrap_truncate(masked: Words, dealt_low: Words, dealt_wrap: Words, bits: int, lead: bool) -> Words:
+    """One evaluator's additive share of the exact-wrap truncation by 0..62 bits; three uint64 arrays of one shape.
+
+    With t = masked + 2^62 and c = (1 - (t >> 63)) * dealt_wrap: the lead evaluator gets
+    (t >> bits) - dealt_low + c - (2^62 >> bits), the other one gets c - dealt_low.
+    """
+    for name, array in (("masked", masked), ("dealt_low", dealt_low), ("dealt_wrap", dealt_wrap)):
+        _words(name, array)
+    if not masked.shape == dealt_low.shape == dealt_wrap.shape:
+        raise ProtocolMisuse(f"shapes differ: {masked.shape}, {dealt_low.shape}, {dealt_wrap.shape}")
+    _bits(bits, most=62)
+    out = np.empty(masked.shape, dtype=np.uint64)
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in (masked, dealt_low, dealt_wrap)]
+    _backend.wrap_truncate(flat[0], flat[1], flat[2], bits, lead, out.reshape(-1))
+    return out
+
+
+def isas() -> tuple[str, ...]:
+    """The implementations that this build and processor can run, best first."""
+    native = _native.available() if _native is not None else []
+    return tuple(isa for isa in ISAS if isa in native or isa == "numpy")
+
+
+def features() -> dict[str, str]:
+    """Which implementation serves each kernel now, and which form of the generator: for reports, not for decisions."""
+    names = ("matmul", "multiply", "table_sums", "flip", "picked", "planes", "unplanes", "shift_right", "wrap_truncate")
+    return {"isa": _isa} | dict.fromkeys(names, _isa) | {"prg": prg.BACKEND}
+
+
+@contextmanager
+def use(isa: str) -> Iterator[None]:
+    """Serve every kernel of the process from ``isa`` within a ``with`` block; for tests and measurements.
+
+    Raises ProtocolMisuse when this build or processor does not have it.
+    """
+    before = _isa
+    _select(isa)
+    try:
+        yield
+    finally:
+        _select(before)
+
+
+def _select(isa: str) -> None:
+    global _isa, _backend
+    if isa not in isas():
+        raise ProtocolMisuse(f"no {isa!r} kernels here; this build and processor have {', '.join(isas())}")
+    if isa != "numpy" and _native is not None:
+        _native.select(isa)
+    _backend = _numpy if isa == "numpy" else _native
+    _isa = isa
+
+
+def _words(name: str, array: NDArray[Any]) -> None:
+    if array.dtype != np.uint64:
+        raise ProtocolMisuse(f"{name} must hold uint64 words, not {array.dtype}")
+
+
+def _bits(bits: int, most: int = 63) -> None:
+    if not 0 <= bits <= most:
+        raise ProtocolMisuse(f"bits must be within 0..{most}, not {bits}")
+
+
+def _selection(selectors: Octets, index: Words) -> None:
+    _words("index", index)
+    if selectors.dtype != np.uint8 or selectors.ndim != 2 or index.shape != selectors.shape[:1]:
+        raise ProtocolMisuse(f"need uint8 (N, bytes) and (N,): got {selectors.dtype} {selectors.shape}, {index.shape}")
+    octets = selectors.shape[1]
+    if octets not in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
+        raise ProtocolMisuse(f"a row of selectors has 2^n bits with n within 3..13, not {8 * octets} bits")
+    if index.size and int(index.max()) >= 8 * octets:
+        raise ProtocolMisuse(f"an index is not below the {8 * octets} bits of a row")
+
+
+def _broadcast(a: Words, b: Words) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ProtocolMisuse(f"leading dimensions of {a.shape} and {b.shape} do not broadcast") from None
+
+
+def _sources(own: tuple[int, ...], lead: tuple[int, ...]) -> NDArray[np.int64]:
+    """For each matrix of the broadcast stack, its place in the flattened stack that has leading shape ``own``."""
+    places = np.arange(int(np.prod(own, dtype=np.int64)), dtype=np.int64).reshape(own)
+    return np.broadcast_to(places, lead).reshape(-1)
+
+
+def _aligned(shape: tuple[int, ...]) -> Words:
+    """An uninitialised array that starts on a cache line."""
+    size = int(np.prod(shape, dtype=np.int64))
+    raw = np.empty(size + _LINE // 8, dtype=np.uint64)
+    start = (-raw.ctypes.data % _LINE) // 8
+    return raw[start : start + size].reshape(shape)
+
+
+_isa = "numpy"
+_backend: ModuleType = _numpy
+_select(isas()[0])
