@@ -1,0 +1,57 @@
+"""What all tests share: the folder of test data, and the promise that no process outlives a test session."""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moiety.models import files
+
+MARK = "MOIETY_TEST_SESSION"  # inherited by every process a test starts, its orphans included
+PATIENCE_S = 5.0
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of test data (``MOIETY_DATA``, else ``../shared/data``); the test is skipped where there is none."""
+    try:
+        return files.data_folder()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def pytest_configure() -> None:
+    os.environ[MARK] = uuid.uuid4().hex
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the network for a model fails at once
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := survivors()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if left:
+        names = [f"{process.pid} {' '.join(process.cmdline())[:120]}" for process in left if process.is_running()]
+        for process in left:
+            process.kill()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        raise pytest.UsageError("processes outlived the test session and were killed: " + "; ".join(names))
+
+
+def survivors() -> list[psutil.Process]:
+    """Processes started by this session that still run; Python's own resource tracker ends with the session."""
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and started_here(process)]
+
+
+def started_here(process: psutil.Process) -> bool:
+    """Whether the process carries this session's mark in its environment."""
+    try:
+        return (
+            process.environ().get(MARK) == os.environ[MARK]
+            and process.status() != psutil.STATUS_ZOMBIE
+            and "multiprocessing.resource_tracker" not in " ".join(process.cmdline())
+        )
+    except psutil.Error:
+        return False
