@@ -1,0 +1,154 @@
+"""Any smooth function of a secret by one table look-up: 2 rounds, whatever the function (one-hot form).
+
+The table has ``2^n`` cells of width ``2^s`` units; in cell i the function is a polynomial in the local coordinate t. The masked
+value splits publicly, ``m = 2^s mh + ml``, its mask at P0 alike, ``l = 2^s lh + ll``. Then the cell is ``mh - lh`` and ``t = ml - ll``
+as plain integers, whatever the carry: the index is floor(x/h) or floor(x/h) + 1 and t makes up for it, so every cell's polynomial
+is fitted on twice its width. P0 deals the one-hot of lh as xor shares; where they agree the sums of P1 and P2 cancel, and a secret
+sign sigma (known to P0 alone) remains, which dealt words repair.
+"""
+
+from collections.abc import Callable, Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moiety import ring
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.party import Kind, Party
+from moiety.mpc.rep3 import reshare
+from moiety.mpc.rounds import Spec, Words
+from moiety.mpc.share import Share, wrap
+
+Real = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+class Window(NamedTuple):
+    """Which bits of a value address a table: ``drop`` low bits are cut, the next ``cell_bits`` are t, the next ``index_bits`` the cell.
+
+    Values must lie in ``[low, low + (2^index_bits - 1) * 2^(cell_bits + drop))`` units; outside, the look-up wraps to nonsense.
+    """
+
+    low: int
+    drop: int
+    cell_bits: int
+    index_bits: int
+
+    @property
+    def cell(self) -> int:
+        """Width of a cell in units of the input."""
+        return 1 << (self.drop + self.cell_bits)
+
+    @property
+    def high(self) -> int:
+        """First unit value that is not covered."""
+        return self.low + ((1 << self.index_bits) - 1) * self.cell
+
+
+class Table(NamedTuple):
+    """Coefficients (degree + 1, cells) as ring elements; the looked-up value has ``fraction`` fraction bits."""
+
+    coefficients: Words
+    fraction: int
+
+
+def fit(f: Real, window: Window, unit: float, fraction: int, degree: int = 2) -> Table:
+    """Interpolate ``f`` (of a real argument) in every cell, at Chebyshev nodes over twice the cell. ``unit``: real size of one unit.
+
+    Error of the polynomial: quadratic ``(2h)^3 max|f'''| / 192``, linear ``(2h)^2 max|f''| / 16`` for cell width h.
+    """
+    cells = np.arange(1 << window.index_bits)
+    centre = (window.low + cells * window.cell) * unit
+    nodes = np.cos((2 * np.arange(degree + 1) + 1) * np.pi / (2 * degree + 2))
+    values = f(centre[:, None] + nodes * window.cell * unit)
+    if not np.isfinite(values).all():
+        raise ProtocolMisuse("the function is not finite on the whole table; narrow the window or clip the function")
+    local = np.linalg.solve(np.vander(nodes, increasing=True), values.T)  # in units of the cell width
+    scale = 2.0 ** (fraction - window.cell_bits * np.arange(degree + 1))[:, None]
+    words = np.round(local * scale)
+    if np.abs(words).max() >= 2.0**62:
+        raise ProtocolMisuse(f"table values do not fit the ring at {fraction} fraction bits; choose fewer")
+    return Table(words.astype(np.int64).view(np.uint64), fraction)
+
+
+async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> list[Share]:
+    """Evaluate several tables of one window at the secret x. 2 rounds.
+
+    Bytes an element: ``2^n / 8`` dealt for the one-hot, ``8 (d + 1)`` dealt for sigma ll^j, and for each table ``8`` dealt,
+    ``16 (d + 1)`` and ``16`` exchanged. Nothing is revealed; see ``docs/security/table.md``.
+    """
+    shares = await lookup_shares(party, x, window, tables)
+    stacked = np.stack([s for s in shares if s is not None]) if party.evaluates else None
+    out = await reshare(party, stacked, (len(tables), *x.shape), 0, x.bits)  # one round for all tables
+    return [out.map(lambda part, i=i: part[i]).as_fraction(t.fraction) for i, t in enumerate(tables)]  # type: ignore[misc]
+
+
+async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> list[Words | None]:
+    """As :func:`lookup`, but additive shares (None where this role has none): 1 round."""
+    degree, bits = len(tables[0].coefficients) - 1, x.bits
+    count = int(np.prod(x.shape, dtype=np.int64))
+    part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
+    selectors = party.deal((count, (1 << window.index_bits) // 8), part.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
+    signed = part.signed_powers(selectors, degree) if party.helps and selectors is not None else []
+
+    pads = [party.draw(Kind.TABLE_PAD, (degree + 1, count), bits) for _ in tables]
+    powers = [party.deal((count,), lambda j=j: wrap(signed[j], bits), bits) for j in range(degree + 1)]  # type: ignore[misc]
+    corrections = [party.deal((count,), lambda pad=pad: wrap(-(np.stack(signed) * pad).sum(0), bits), bits) for pad in pads]  # type: ignore[misc]
+    said: list[Words | None] = [None] * len(tables)
+    if party.evaluates and selectors is not None:
+        said = [wrap(part.local_sums(selectors, t, party.leads) + pad, bits) for t, pad in zip(tables, pads, strict=True)]
+    theirs = await party.swap(*said, specs=tuple(Spec((degree + 1, count), bits) for _ in tables))
+    if not party.evaluates:
+        return [None] * len(tables)
+    stacked = np.stack(powers)  # type: ignore[arg-type]
+    totals = [k + (stacked * (w + their)).sum(0) for w, their, k in zip(said, theirs, corrections, strict=True)]  # type: ignore[operator]
+    return [wrap(total, bits).reshape(x.shape) for total in totals]
+
+
+class _Split(NamedTuple):
+    """High and low bits of what a role holds: of the public m at P1 and P2, of the mask l at P0."""
+
+    high: Words | None
+    low: Words | None
+    cells: int
+
+    @classmethod
+    def of(cls, x: Share, window: Window) -> "_Split":
+        held = x.masked if x.masked is not None else x.mask
+        if held is None:
+            return cls(None, None, 1 << window.index_bits)
+        flat = (held >> np.uint64(window.drop)).ravel()
+        cell, index = np.uint64(window.cell_bits), np.uint64((1 << window.index_bits) - 1)
+        return cls((flat >> cell) & index, flat & ((np.uint64(1) << cell) - np.uint64(1)), 1 << window.index_bits)
+
+    def one_hot(self) -> Words:
+        """P0: rows with the single bit lh set."""
+        if self.high is None:
+            raise ProtocolMisuse("only the dealer makes a one-hot")
+        return ring.flip(np.zeros((self.high.size, self.cells // 8), np.uint8), self.high)
+
+    def signed_powers(self, selectors: Words, degree: int) -> list[Words]:
+        """P0: sigma * ll^j, where sigma = +1 if P1's selector bit at lh is set, else -1."""
+        if self.high is None or self.low is None:
+            raise ProtocolMisuse("only the dealer knows sigma")
+        powers = [ring.picked(selectors, self.high) * np.uint64(2) - np.uint64(1)]
+        for _ in range(degree):
+            powers.append(powers[-1] * self.low)
+        return powers
+
+    def local_sums(self, selectors: Words, table: Table, lead: bool) -> Words:
+        """P1, P2: shares of sigma c_j with ``sum_j ll^j c_j = sum_k T_k (ml - ll)^k``: (degree + 1, N)."""
+        if self.high is None or self.low is None:
+            raise ProtocolMisuse("only evaluators sum tables")
+        sums = ring.table_sums(selectors, self.high, table.coefficients)
+        if not lead:
+            sums = -sums
+        powers = [np.ones_like(self.low)]
+        for _ in range(len(sums) - 1):
+            powers.append(powers[-1] * self.low)
+        out = np.zeros_like(sums)
+        for k, row in enumerate(sums):
+            for j in range(k + 1):
+                out[j] += np.int64((-1) ** j * comb(k, j)).astype(np.uint64) * powers[k - j] * row
+        return out

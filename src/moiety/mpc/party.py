@@ -1,0 +1,177 @@
+"""What a role can do inside a protocol. Pads, widths and addresses belong to this class, so that every op is clean by construction:
+
+* a word to P1 is padded by key B, a word to P2 by key A: never by a key that its receiver holds;
+* a pad has the full width of the ring in which the word travels, and is drawn at an address used nowhere else;
+* P0 only deals: nothing here lets it receive from P1 or P2.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.rounds import SILENCE, Address, Role, Round, Scope, Spec, Word, Words, exchange
+from moiety.mpc.share import Share, dtype_of, wrap
+
+
+class Kind(IntEnum):
+    """What a draw is for; part of its address."""
+
+    OUT_MASK = 1
+    DEALT = 2
+    ONE_HOT = 3
+    TABLE_PAD = 4
+    BIT_PAD = 5
+    ZERO_SHARE = 6
+    INPUT_MASK = 7
+
+
+class Key(IntEnum):
+    """Who shares a random stream: A P0-P1, B P0-P2, C P1-P2; the client's two input streams D (with P0, P1) and E (with P0, P2)."""
+
+    A = 0
+    B = 1
+    C = 2
+    D = 3
+    E = 4
+
+
+class Draws(Protocol):
+    """Addressed randomness: the same (key, address) gives every holder of the key the same words."""
+
+    def words(self, key: Key, address: Address, spec: Spec) -> Words: ...
+
+
+class Dealer(Protocol):
+    """The dealt stream: P0 puts, the receiver takes at the same address."""
+
+    def put(self, receiver: Role, address: Address, spec: Spec, value: Words) -> None: ...
+
+    def take(self, receiver: Role, address: Address, spec: Spec) -> Words: ...
+
+
+class Party:
+    """One role of one run. ``scope`` is set by the scheduler around every step."""
+
+    def __init__(self, role: Role, draws: Draws, dealer: Dealer) -> None:
+        self.role, self._draws, self._dealer = role, draws, dealer
+        self.scope = Scope((0,))
+
+    @property
+    def evaluates(self) -> bool:
+        """True for P1 and P2, who hold masked values and talk."""
+        return self.role in (Role.P1, Role.P2)
+
+    @property
+    def helps(self) -> bool:
+        """True for P0, who knows every mask and deals."""
+        return self.role is Role.P0
+
+    @property
+    def leads(self) -> bool:
+        """True for P1, the evaluator whose additive share takes public constants."""
+        return self.role is Role.P1
+
+    def _own(self, key: Key, address: Address, spec: Spec) -> Words:
+        return wrap(self._draws.words(key, address, spec), spec.bits)
+
+    def draw(self, kind: Kind, shape: tuple[int, ...], bits: int = 64, *, xor: bool = False) -> Words | None:
+        """A fresh mask: P1's part from key A, P2's from key B, P0 gets their sum (or xor). Others get None."""
+        address, spec = self.scope.address(kind), Spec(shape, bits)
+        match self.role:
+            case Role.P1:
+                return self._own(Key.A, address, spec)
+            case Role.P2:
+                return self._own(Key.B, address, spec)
+            case Role.P0:
+                a, b = self._own(Key.A, address, spec), self._own(Key.B, address, spec)
+                return a ^ b if xor else wrap(a + b, bits)
+        return None
+
+    def zero_share(self, shape: tuple[int, ...], bits: int = 64) -> Words | None:
+        """Words of P1 and P2 that sum to zero, from key C: re-randomises additive shares before an outsider sees them."""
+        address = self.scope.address(Kind.ZERO_SHARE)
+        if not self.evaluates:
+            return None
+        pad = self._own(Key.C, address, Spec(shape, bits))
+        return pad if self.leads else wrap(-pad, bits)
+
+    def deal(
+        self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
+    ) -> Words | None:
+        """P0 deals additive (or xor) shares of ``make()``, which only P0 calls; its value may depend on masks only.
+
+        One evaluator draws its share, the other receives ``value - share``; which one alternates, to balance the links.
+        Returns the evaluator's share; at P0 the share of P1 (the table protocol needs it); None elsewhere.
+        """
+        address, spec = self.scope.address(kind), Spec(shape, bits)
+        receiver = Role.P2 if (sum(address.path) + address.count) % 2 == 0 else Role.P1
+        key = Key.A if receiver is Role.P2 else Key.B
+        match self.role:
+            case Role.P0:
+                value, drawn = make(), self._own(key, address, spec)
+                if value.shape != shape:
+                    raise ProtocolMisuse(f"dealt value has shape {value.shape}, the op announced {shape}")
+                rest = value ^ drawn if xor else wrap(value - drawn, bits)
+                self._dealer.put(receiver, address, spec, rest)
+                return drawn if receiver is Role.P2 else rest
+            case Role.P1 | Role.P2:
+                return self._dealer.take(self.role, address, spec) if self.role is receiver else self._own(key, address, spec)
+        return None
+
+    async def swap(self, *mine: Words | None, specs: tuple[Spec, ...]) -> list[Words]:
+        """P1 and P2 exchange one array for each spec, in one wave; the others are silent and get an empty list."""
+        if not self.evaluates:
+            await exchange(SILENCE)
+            return []
+        other = Role.P2 if self.leads else Role.P1
+        send = []
+        for spec, value in zip(specs, mine, strict=True):
+            if value is None or value.shape != spec.shape or value.dtype != dtype_of(spec.bits):
+                raise ProtocolMisuse(f"an op announced {spec} but speaks {None if value is None else (value.shape, value.dtype)}")
+            send.append(Word(self.role, other, spec, wrap(value, spec.bits)))
+        return await exchange(Round(tuple(send), tuple(Word(other, self.role, spec) for spec in specs)))
+
+    def local(self, compute: Callable[[], Words]) -> Words | None:
+        """Evaluate on P1 and P2 only."""
+        return compute() if self.evaluates else None
+
+    def additive(self, x: Share) -> Words:
+        """This evaluator's additive share of x: ``m - l1`` at P1, ``-l2`` at P2."""
+        if x.mask is None or x.masked is None:
+            raise ProtocolMisuse(f"{x!r} has no mask at {self.role.name}; it was cut locally and can only be compared or looked up")
+        return x.masked - x.mask if self.leads else -x.mask
+
+
+class ShapeParty(Party):
+    """No role and no values: records exactly what every role would say, so a cost can never drift from the protocol."""
+
+    def __init__(self) -> None:
+        self.scope = Scope((0,))
+        self.dealt: list[tuple[Address, Word]] = []
+        self.draws: list[tuple[Address, Spec]] = []
+
+    role = None  # type: ignore[assignment]
+
+    def draw(self, kind: Kind, shape: tuple[int, ...], bits: int = 64, *, xor: bool = False) -> Words | None:
+        self.draws.append((self.scope.address(kind), Spec(shape, bits)))
+        return None
+
+    def zero_share(self, shape: tuple[int, ...], bits: int = 64) -> Words | None:
+        self.draws.append((self.scope.address(Kind.ZERO_SHARE), Spec(shape, bits)))
+        return None
+
+    def deal(
+        self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
+    ) -> Words | None:
+        address, spec = self.scope.address(kind), Spec(shape, bits)
+        receiver = Role.P2 if (sum(address.path) + address.count) % 2 == 0 else Role.P1
+        self.draws.append((address, spec))
+        self.dealt.append((address, Word(Role.P0, receiver, spec)))
+        return None
+
+    async def swap(self, *mine: Words | None, specs: tuple[Spec, ...]) -> list[Words]:
+        both = ((Role.P1, Role.P2), (Role.P2, Role.P1))
+        await exchange(Round(tuple(Word(a, b, spec) for a, b in both for spec in specs)))
+        return []
+

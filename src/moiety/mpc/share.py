@@ -1,0 +1,134 @@
+"""One party's part of a secret, and what it can do with it alone.
+
+Helper form of 2-of-3 replicated sharing: ``x = m - l1 - l2 (mod 2^bits)``. P1 and P2 hold the masked value ``m``; P1 also holds
+``l1``, P2 also ``l2``; P0 holds ``l = l1 + l2``. So every role's part is a pair (masked, mask) in which P0 lacks the first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.rounds import Words
+
+
+def dtype_of(bits: int) -> Any:
+    """Storage of a ring: octets in uint8, everything else in uint64."""
+    return np.uint8 if bits == 8 else np.uint64
+
+
+def wrap(words: Words, bits: int) -> Words:
+    """Reduce to the ring Z_2^bits; free for the machine's own widths."""
+    return words if bits in (8, 64) else words & words.dtype.type((1 << bits) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A party's part of a fixed-point tensor: ``value = (masked - all masks) / 2^fraction``.
+
+    A part that this role does not hold is None; with neither (the client, or a run on shapes) only the shape is known.
+    """
+
+    shape: tuple[int, ...]
+    fraction: int = 0
+    bits: int = 64
+    masked: Words | None = None
+    mask: Words | None = None
+
+    def map(self, f: Callable[[Words], Words]) -> "Share":
+        """Apply a linear or structural map to every part held: local, no round."""
+        held = self.masked if self.masked is not None else self.mask
+        if held is None:  # a zero-stride stand-in tells the shape without memory
+            return replace(self, shape=f(np.broadcast_to(np.uint8(0), self.shape)).shape)
+        masked = None if self.masked is None else f(self.masked)
+        mask = None if self.mask is None else f(self.mask)
+        shape = masked.shape if masked is not None else mask.shape  # type: ignore[union-attr]
+        return replace(self, shape=shape, masked=masked, mask=mask)
+
+    def zip(self, other: "Share", f: Callable[[Words, Words], Words]) -> "Share":
+        """Combine with another share of the same ring and fraction by a linear map: local, no round."""
+        if self.bits != other.bits or self.fraction != other.fraction:
+            raise ProtocolMisuse(f"{self!r} and {other!r} differ in ring or fraction; rescale one of them first")
+        masked = None if self.masked is None or other.masked is None else f(self.masked, other.masked)
+        mask = None if self.mask is None or other.mask is None else f(self.mask, other.mask)
+        if masked is not None or mask is not None:
+            shape = masked.shape if masked is not None else mask.shape  # type: ignore[union-attr]
+        else:
+            shape = np.broadcast_shapes(self.shape, other.shape)
+        return replace(self, shape=shape, masked=masked, mask=mask)
+
+    def __add__(self, other: "Share") -> "Share":
+        return self.zip(other, np.add)
+
+    def __sub__(self, other: "Share") -> "Share":
+        return self.zip(other, np.subtract)
+
+    def __neg__(self) -> "Share":
+        return self.map(np.negative)
+
+    def times(self, factor: Words | int, fraction: int = 0) -> "Share":
+        """Multiply by public integers that stand for ``factor / 2^fraction``; exact, the fractions add up."""
+        words = np.asarray(factor, dtype=np.int64).astype(dtype_of(self.bits)) if isinstance(factor, int) else factor
+        if self.masked is None and self.mask is None:
+            return replace(self, shape=np.broadcast_shapes(self.shape, np.shape(words)), fraction=self.fraction + fraction)
+        return replace(self.map(lambda part: part * words), fraction=self.fraction + fraction)
+
+    def plus_public(self, words: Words) -> "Share":
+        """Add public ring elements: only the masked part changes."""
+        shape = np.broadcast_shapes(self.shape, words.shape)
+        masked = None if self.masked is None else self.masked + words
+        mask = None if self.mask is None else np.broadcast_to(self.mask, shape)
+        return replace(self, shape=shape, masked=masked, mask=mask)
+
+    def sum(self, axis: int | tuple[int, ...], *, keepdims: bool = False) -> "Share":
+        dtype = dtype_of(self.bits)
+        return self.map(lambda part: part.sum(axis=axis, keepdims=keepdims, dtype=dtype))
+
+    def reshape(self, *shape: int) -> "Share":
+        return self.map(lambda part: part.reshape(shape))
+
+    def as_fraction(self, fraction: int) -> "Share":
+        """The same ring elements read with another fraction (a public power-of-two factor)."""
+        return replace(self, fraction=fraction)
+
+    def low_bits(self, drop: int, bits: int) -> "Share":
+        """``floor(x / 2^drop) + {0, 1}`` in the ring Z_2^bits: local, since reduction is a homomorphism (rounding of the mask)."""
+        dtype = dtype_of(bits)
+
+        def cut(part: Words) -> Words:
+            return wrap((part >> part.dtype.type(drop)).astype(dtype), bits)
+
+        # P1 and P2 shift what is public to them; only P0 knows the whole mask, so theirs stays unused from here on.
+        masked = None if self.masked is None else cut(self.masked)
+        mask = None if self.mask is None or self.masked is not None else cut(self.mask)
+        return replace(self, bits=bits, fraction=self.fraction - drop, masked=masked, mask=mask)
+
+    def _refuse(self) -> NoReturn:
+        raise ProtocolMisuse("a secret has no truth value, length, index or iterator; use a protocol (compare, select) instead")
+
+    def __bool__(self) -> bool:
+        self._refuse()
+
+    def __index__(self) -> int:
+        self._refuse()
+
+    def __len__(self) -> int:
+        self._refuse()
+
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+    def __repr__(self) -> str:
+        ring = "" if self.bits == 64 else f" ring=2^{self.bits}"
+        return f"<Share rep3 f={self.fraction}{ring} {self.shape}>"
+
+
+def public(words: Words, fraction: int, *, like: Share, helper: bool) -> Share:
+    """A public constant in the form of a share: masked = value, masks zero. ``helper``: this role holds no masked part."""
+    dtype = dtype_of(like.bits)
+    if like.masked is None and like.mask is None:
+        return Share(words.shape, fraction, like.bits)
+    zero = np.zeros(words.shape, dtype)
+    return Share(words.shape, fraction, like.bits, None if helper else words.astype(dtype), zero)
