@@ -1,7 +1,7 @@
 """What a protocol costs, found by running its text on shapes: there is no formula that could drift from the code."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,12 @@ Link = tuple[Role, Role]
 
 @dataclass(slots=True)
 class Wave:
-    """One round: bytes on every link, where each dealt value lies in its frame, and the plan nodes that speak."""
+    """One round: bytes and arrays on every link, where each dealt value lies in its frame, and bytes by the step that speaks."""
 
     links: Counter[Link] = field(default_factory=Counter)
+    segments: dict[Link, list[Spec]] = field(default_factory=dict)
     dealt: dict[Address, tuple[int, Word]] = field(default_factory=dict)
-    speakers: tuple[int, ...] = ()
+    spoken: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -40,8 +41,11 @@ class Costs:
         return sum(sum(wave.links.values()) for wave in self.waves)
 
 
-def drive_on_shapes(start: Callable[[ShapeParty], Protocol_], speakers: Callable[[], tuple[int, ...]] = tuple) -> tuple[Any, Costs]:
-    """Run a protocol for all roles at once, on shapes only. Returns its result and its costs; fails if two draws share an address."""
+def drive_on_shapes(start: Callable[[ShapeParty], Protocol_], spoken: Callable[[], Mapping[int, int]] = dict) -> tuple[Any, Costs]:
+    """Run a protocol for all roles at once, on shapes only. Returns its result and its costs; fails if two draws share an address.
+
+    ``spoken`` is asked after every wave for the bytes that each step says in it (see ``Schedule.spoken``).
+    """
     party, costs = ShapeParty(), Costs()
     program = start(party)
     while True:
@@ -54,7 +58,7 @@ def drive_on_shapes(start: Callable[[ShapeParty], Protocol_], speakers: Callable
             _check_distinct(costs)
             return stop.value, costs
         wave = _wave(party, said.send)
-        wave.speakers = speakers()
+        wave.spoken = spoken()
         costs.waves.append(wave)
 
 
@@ -62,6 +66,7 @@ def _wave(party: ShapeParty, said: tuple[Word, ...]) -> Wave:
     wave = Wave()
     for word in said:
         wave.links[word.sender, word.receiver] += word.spec.nbytes
+        wave.segments.setdefault((word.sender, word.receiver), []).append(word.spec)
     for address, word in sorted(party.dealt, key=lambda entry: entry[0]):
         link = (word.sender, word.receiver)
         wave.dealt[address] = (wave.links[link], word)

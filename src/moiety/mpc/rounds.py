@@ -238,6 +238,10 @@ class Schedule:
                 ready.append(user)
         return ready
 
+    def spoken(self) -> dict[int, int]:
+        """Bytes that every live step says in the wave it now awaits."""
+        return {i: sum(w.spec.nbytes for w in task.said.send) for i, task in self.live.items() if task.said}
+
     def close(self) -> None:
         """Close what is still suspended (after an abort), so that nothing is left un-awaited."""
         for task in self.live.values():

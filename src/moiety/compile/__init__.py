@@ -1,0 +1,1 @@
+"""From a PyTorch model to an immutable, hashed plan. Pure: no sockets, no clock, no randomness."""

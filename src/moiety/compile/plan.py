@@ -1,0 +1,137 @@
+"""The plan: the compiled, immutable, hashed program that all parties of a run execute.
+
+A plan is data only: nodes that name operations of :mod:`moiety.mpc.ops`, public integer constants, what comes in, what goes out
+and to whom, and the wave table with the exact bytes of every round. Parties compare its hash before they send a byte of a run.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from moiety.errors import PlanError
+from moiety.mpc.rounds import Role, Words
+
+FORMAT = 1
+LINKS = (
+    (Role.P1, Role.P2),
+    (Role.P2, Role.P1),
+    (Role.P0, Role.P1),
+    (Role.P0, Role.P2),
+    (Role.CLIENT, Role.P1),
+    (Role.CLIENT, Role.P2),
+    (Role.P1, Role.CLIENT),
+    (Role.P2, Role.CLIENT),
+)
+"""Every link that may carry payload; the columns of the wave table. Nothing is ever sent to P0."""
+
+
+class Constant(msgspec.Struct, frozen=True, array_like=True):
+    """Public 64-bit words. ``by_position``: the first axis is indexed by the run's public position, minus ``Plan.first_position``."""
+
+    shape: tuple[int, ...]
+    data: bytes
+    by_position: bool = False
+
+    @classmethod
+    def of(cls, words: Words, *, by_position: bool = False) -> "Constant":
+        little = np.ascontiguousarray(words).astype("<u8", copy=False)
+        return cls(tuple(words.shape), little.tobytes(), by_position)
+
+    def words(self) -> Words:
+        return np.frombuffer(self.data, "<u8").astype(np.uint64).reshape(self.shape)
+
+
+class Node(msgspec.Struct, frozen=True, array_like=True):
+    """One operation. The sources ``input``, ``weight``, ``constant`` and ``state`` take their index into the plan's lists as ``index``."""
+
+    op: str
+    inputs: tuple[int, ...] = ()
+    params: dict[str, Any] = {}
+
+
+class Input(msgspec.Struct, frozen=True):
+    """A secret input of the client. ``form``: ``fixed`` (real tensor at ``fraction``) or ``one_hot`` (indices below ``classes``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    form: str
+    fraction: int = 0
+    bound: float = 0.0
+    classes: int = 0
+
+
+class Weight(msgspec.Struct, frozen=True):
+    """A tensor of the model owner, shared once. ``packed``: kept only as the right operand of products, shape (in, out)."""
+
+    name: str
+    shape: tuple[int, ...]
+    fraction: int
+    packed: bool
+
+
+class State(msgspec.Struct, frozen=True):
+    """Shares kept between runs of a session (a KV cache): ``rows`` along ``axis`` are read; node ``write`` is stored at the position."""
+
+    name: str
+    shape: tuple[int, ...]
+    axis: int
+    fraction: int
+    write: int = -1
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What the client alone receives: a ``reveal`` node, its fraction, and the bound outside which the client rejects the answer."""
+
+    name: str
+    node: int
+    shape: tuple[int, ...]
+    fraction: int
+    bound: float
+    form: str = "fixed"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """See the module. ``modules`` (labels of the nodes in the user's model) is for people and not part of the hash."""
+
+    format: int = FORMAT
+    protocol: str = "rep3"
+    nodes: tuple[Node, ...]
+    constants: tuple[Constant, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    weights: tuple[Weight, ...] = ()
+    states: tuple[State, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    flag: int = -1
+    """Node that reveals the OR-ed out-of-range bit to the client, or -1."""
+    first_position: int = 0
+    positions: int = 0
+    """How many public positions the plan serves; 0 when it has no position."""
+    waves: tuple[tuple[int, ...], ...] = ()
+    """The wave table: bytes on each of LINKS, wave by wave."""
+    expected_failures: float = 0.0
+    """Expected number of gross truncation errors in one run; 0 when every truncation is failure-free."""
+    leakage: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """The plan as it travels."""
+        return msgspec.msgpack.encode(self)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical program, without labels."""
+        bare = msgspec.structs.replace(self, modules=())
+        return hashlib.sha256(msgspec.msgpack.encode(bare, order="deterministic")).hexdigest()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Plan":
+        """Read a plan. Raises PlanError when it is not one, or of another format."""
+        try:
+            plan = msgspec.msgpack.decode(data, type=cls)
+        except msgspec.MsgspecError as error:
+            raise PlanError(f"this is not a plan: {error}") from None
+        if plan.format != FORMAT:
+            raise PlanError(f"the plan has format {plan.format}, this moiety reads format {FORMAT}; compile the model again")
+        return plan

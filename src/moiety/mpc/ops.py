@@ -1,0 +1,193 @@
+"""The operations a plan may name. One table, one calling convention: ``op(party, *inputs, **params)``.
+
+Plain functions are local; coroutines talk. Inputs are shares, packed weights or public integer arrays, in the order of the
+plan's node. Parameters are integers, strings, booleans or tuples of integers, so that a plan is data.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from moiety.mpc import rep3
+from moiety.mpc.functions.table import Table, Window, lookup
+from moiety.mpc.party import Party
+from moiety.mpc.rounds import Words, together
+from moiety.mpc.share import Share
+
+Op = Callable[..., Any]
+OPS: dict[str, Op] = {}
+
+
+def op(f: Op) -> Op:
+    """Register an operation under its function name."""
+    OPS[f.__name__] = f
+    return f
+
+
+@op
+def add(party: Party, x: Share, y: Share) -> Share:
+    return x + y
+
+
+@op
+def subtract(party: Party, x: Share, y: Share) -> Share:
+    return x - y
+
+
+@op
+def negate(party: Party, x: Share) -> Share:
+    return -x
+
+
+@op
+def add_public(party: Party, x: Share, words: Words) -> Share:
+    """Add public ring elements at x's fraction."""
+    return x.plus_public(words)
+
+
+@op
+def multiply_public(party: Party, x: Share, words: Words, *, fraction: int) -> Share:
+    """Multiply by public integers that stand for ``words / 2^fraction``; exact."""
+    return x.times(words, fraction)
+
+
+@op
+def scale(party: Party, x: Share, *, factor: int, fraction: int = 0) -> Share:
+    """Multiply by one public integer that stands for ``factor / 2^fraction``; exact."""
+    return x.times(factor, fraction)
+
+
+@op
+def as_fraction(party: Party, x: Share, *, fraction: int) -> Share:
+    return x.as_fraction(fraction)
+
+
+@op
+def reshape(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
+    return x.reshape(*shape)
+
+
+@op
+def permute(party: Party, x: Share, *, dims: tuple[int, ...]) -> Share:
+    return x.map(lambda part: part.transpose(dims))
+
+
+@op
+def expand(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
+    return x.map(lambda part: np.broadcast_to(part, shape))
+
+
+@op
+def cut(party: Party, x: Share, *, axis: int, start: int, stop: int, step: int = 1) -> Share:
+    """Slice one axis."""
+    index = (slice(None),) * axis + (slice(start, stop, step),)
+    return x.map(lambda part: part[index])
+
+
+@op
+def take(party: Party, x: Share, *, axis: int, indices: tuple[int, ...]) -> Share:
+    """Gather public indices along one axis."""
+    return x.map(lambda part: np.take(part, indices, axis=axis))
+
+
+@op
+def concat(party: Party, *shares: Share, axis: int) -> Share:
+    out = shares[0]
+    for other in shares[1:]:
+        out = out.zip(other, lambda a, b: np.concatenate([a, b], axis=axis)) if _has_parts(out, other) else _concat_shape(out, other, axis)
+    return out
+
+
+def _has_parts(x: Share, y: Share) -> bool:
+    return (x.masked is not None or x.mask is not None) and (y.masked is not None or y.mask is not None)
+
+
+def _concat_shape(x: Share, y: Share, axis: int) -> Share:
+    shape = list(x.shape)
+    shape[axis] += y.shape[axis]
+    return Share(tuple(shape), x.fraction, x.bits)
+
+
+@op
+def total(party: Party, x: Share, *, axes: tuple[int, ...], keepdims: bool) -> Share:
+    """Sum over axes."""
+    return x.sum(axes, keepdims=keepdims)
+
+
+@op
+async def multiply(party: Party, x: Share, y: Share) -> Share:
+    return await rep3.product(party, x, y)
+
+
+@op
+async def matmul(party: Party, x: Share, y: Share) -> Share:
+    return await rep3.product(party, x, y, rep3.MATMUL)
+
+
+@op
+async def linear(party: Party, x: Share, w: rep3.Weight) -> Share:
+    return await rep3.linear(party, x, w)
+
+
+@op
+async def rescale(party: Party, x: Share, *, fraction: int) -> Share:
+    return await rep3.rescale(party, x, fraction)
+
+
+@op
+async def sum_of_squares(party: Party, x: Share) -> Share:
+    """Over the last axis, kept as 1; exact at twice the fraction. 1 round, 3 E a row."""
+    share = rep3.product_share(party, x, x, rep3.DOT)
+    row = (*x.shape[:-1], 1)
+    return await rep3.reshare(party, None if share is None else share.reshape(row), row, 2 * x.fraction)
+
+
+@op
+async def spread(party: Party, x: Share) -> Share:
+    """``n sum x^2 - (sum x)^2 = n^2 var(x)`` over the last axis, kept as 1; exact at twice the fraction. 1 round, 4 E a row."""
+    mean = x.sum(-1)
+    squares = rep3.product_share(party, x, x, rep3.DOT)
+    square = rep3.product_share(party, mean, mean)
+    row = (*x.shape[:-1], 1)
+    share = None if squares is None or square is None else (squares * np.uint64(x.shape[-1]) - square).reshape(row)
+    return await rep3.reshare(party, share, row, 2 * x.fraction)
+
+
+@op
+async def table(party: Party, x: Share, *coefficients: Words, window: tuple[int, int, int, int], fraction: int) -> Share:
+    """One table: ``coefficients`` (degree + 1, cells). 2 rounds."""
+    [out] = await lookup(party, x, Window(*window), [Table(coefficients[0], fraction)])
+    return out
+
+
+@op
+async def wide_table(
+    party: Party,
+    x: Share,
+    fine: Words,
+    coarse: Words,
+    *,
+    window: tuple[int, int, int, int],
+    coarse_window: tuple[int, int, int, int],
+    fraction: int,
+) -> Share:
+    """A function over a range too wide for uniform cells: ``coarse(x) + inside(x) * fine(x)``. 3 rounds, no comparison.
+
+    The coarse table is zero in its first cells, and a second table of the same cells, ``inside``, is one exactly there; the fine
+    table covers them with room to spare, and what it yields elsewhere is multiplied by zero.
+    """
+    inside = np.zeros_like(coarse)
+    inside[0] = (coarse == 0).all(0)
+    [near], [far, gate] = await together(
+        party,
+        lookup(party, x, Window(*window), [Table(fine, fraction)]),
+        lookup(party, x, Window(*coarse_window), [Table(coarse, fraction), Table(inside, 0)]),
+    )
+    chosen = await rep3.product(party, gate, near)
+    return chosen + far
+
+
+@op
+async def reveal(party: Party, x: Share) -> Words | None:
+    return await rep3.reveal(party, x)
