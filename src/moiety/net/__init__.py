@@ -1,0 +1,44 @@
+"""Bytes and peers: identity, mutual TLS, frames. This room knows no share.
+
+identity    who a party is: key, certificate, pin
+trust       TLS 1.3 contexts that accept pinned certificates only, and the errors for refusals
+frames      the 40-byte header of a frame
+stream      exact reads and writes over TLS, a deadline on every wait
+reader      frames in
+writer      frames out
+link        the seam: what the engine needs of a channel
+channel     one authenticated connection to one peer
+handshake   the hello that both sides exchange first
+dial        open a connection
+listen      wait for connections
+faults      a link that misbehaves on purpose, for tests and chaos
+"""
+
+from moiety.net.channel import Channel
+from moiety.net.dial import dial
+from moiety.net.faults import Action, Fault, FaultyChannel
+from moiety.net.frames import Kind
+from moiety.net.identity import Identity, Peer, create_identity, fingerprint, load_identity
+from moiety.net.link import Counters, Hello, Link, Nonces
+from moiety.net.listen import Listener
+from moiety.net.reader import AbortReceived
+
+__all__ = [
+    "AbortReceived",
+    "Action",
+    "Channel",
+    "Counters",
+    "Fault",
+    "FaultyChannel",
+    "Hello",
+    "Identity",
+    "Kind",
+    "Link",
+    "Listener",
+    "Nonces",
+    "Peer",
+    "create_identity",
+    "dial",
+    "fingerprint",
+    "load_identity",
+]
