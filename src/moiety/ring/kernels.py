@@ -7,6 +7,7 @@ ProtocolMisuse, because it is a programming error of the caller and never a matt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from types import ModuleType
 from typing import Any, Final
 
@@ -53,16 +54,15 @@ def matmul(a: Words, b: Words) -> Words:
     rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
     lead = _broadcast(a, b)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    if b.ndim == 2:  # one right side: all rows form one tall matrix
-        out = np.empty((*lead, rows, columns), dtype=np.uint64)
-        height = out.size // columns if columns else 0
-        flat, pairs = a.reshape(1, height, depth), np.zeros((1, 2), dtype=np.int64)
-        _backend.gemm(flat, b[None], pairs, out.reshape(1, height, columns))
-        return out
     out = np.empty((*lead, rows, columns), dtype=np.uint64)
+    if b.ndim == 2:  # one right side: all rows form one tall matrix
+        height = rows * prod(lead)
+        pairs = np.zeros((1, 2), dtype=np.int64)
+        _backend.gemm(a.reshape(1, height, depth), b[None], pairs, out.reshape(1, height, columns))
+        return out
     pairs = np.stack([_sources(a.shape[:-2], lead), _sources(b.shape[:-2], lead)], axis=1)
-    left, right = a.reshape(-1, rows, depth), b.reshape(-1, depth, columns)
-    _backend.gemm(left, right, pairs, out.reshape(-1, rows, columns))
+    left, right = (x.reshape(prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
+    _backend.gemm(left, right, pairs, out.reshape(prod(lead), rows, columns))
     return out
 
 
@@ -247,13 +247,13 @@ def _broadcast(a: Words, b: Words) -> tuple[int, ...]:
 
 def _sources(own: tuple[int, ...], lead: tuple[int, ...]) -> NDArray[np.int64]:
     """For each matrix of the broadcast stack, its place in the flattened stack that has leading shape ``own``."""
-    places = np.arange(int(np.prod(own, dtype=np.int64)), dtype=np.int64).reshape(own)
+    places = np.arange(prod(own), dtype=np.int64).reshape(own)
     return np.broadcast_to(places, lead).reshape(-1)
 
 
 def _aligned(shape: tuple[int, ...]) -> Words:
     """An uninitialised array that starts on a cache line."""
-    size = int(np.prod(shape, dtype=np.int64))
+    size = prod(shape)
     raw = np.empty(size + _LINE // 8, dtype=np.uint64)
     start = (-raw.ctypes.data % _LINE) // 8
     return raw[start : start + size].reshape(shape)

@@ -1,0 +1,170 @@
+// The kernels for x86-64 with AVX-512 (F, DQ, BW, VL): eight 64-bit products an instruction, and masks that take
+// selector bits as they lie in memory.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels.h"
+
+namespace moiety {
+namespace {
+
+// 6 rows by 4 vectors: 24 accumulators, 4 vectors of b and one broadcast fill the register file. The inner loops must be
+// unrolled whole, and there is one epilogue only: a second one moves the accumulators to memory.
+struct Tile {
+  static constexpr Index kRows = 6;
+  static constexpr bool kInPlace = true;
+
+  template <int R, int V>
+  static void block(__mmask8 last, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c, Index ldc,
+                    Word flip) {
+    __m512i sum[R][V];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = _mm512_setzero_si512();
+    }
+    for (Index k = 0; k < depth; ++k, b += ldb) {
+      __m512i right[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V - 1; ++v) right[v] = _mm512_loadu_si512(b + 8 * v);
+      right[V - 1] = _mm512_maskz_loadu_epi64(last, b + 8 * (V - 1));
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const __m512i left = _mm512_set1_epi64(static_cast<long long>(a[r * lda + k]));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[r][v] = _mm512_add_epi64(sum[r][v], _mm512_mullo_epi64(left, right[v]));
+      }
+    }
+    const __m512i sign = _mm512_set1_epi64(static_cast<long long>(flip));
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        const __mmask8 mask = v == V - 1 ? last : static_cast<__mmask8>(0xFF);
+        Word* to = c + r * ldc + 8 * v;
+        const __m512i signed_sum = _mm512_sub_epi64(_mm512_xor_si512(sum[r][v], sign), sign);
+        _mm512_mask_storeu_epi64(to, mask, _mm512_add_epi64(_mm512_maskz_loadu_epi64(mask, to), signed_sum));
+      }
+    }
+  }
+
+  template <int V>
+  static void rows(Index rows, __mmask8 last, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+                   Index ldc, Word flip) {
+    using Block = void (*)(__mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
+    static constexpr Block blocks[kRows] = {block<1, V>, block<2, V>, block<3, V>, block<4, V>, block<5, V>, block<6, V>};
+    blocks[rows - 1](last, depth, a, lda, b, ldb, c, ldc, flip);
+  }
+
+  static void run(Index count, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+                  Index ldc, Word flip) {
+    using Row = void (*)(Index, __mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
+    static constexpr Row vectors[4] = {rows<1>, rows<2>, rows<3>, rows<4>};
+    const Index full = (columns - 1) / 8;
+    const auto last = static_cast<__mmask8>(0xFF >> (8 * full + 8 - columns));
+    vectors[full](count, last, depth, a, lda, b, ldb, c, ldc, flip);
+  }
+};
+
+// The eight sums of the lanes of eight vectors.
+inline __m512i lane_sums(const __m512i* x) {
+  __m512i pair[4], four[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    pair[i] = _mm512_add_epi64(_mm512_unpacklo_epi64(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_epi64(x[2 * i], x[2 * i + 1]));
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    four[i] = _mm512_add_epi64(_mm512_shuffle_i64x2(pair[2 * i], pair[2 * i + 1], 0x88),
+                               _mm512_shuffle_i64x2(pair[2 * i], pair[2 * i + 1], 0xDD));
+  }
+  return _mm512_add_epi64(_mm512_shuffle_i64x2(four[0], four[1], 0x88), _mm512_shuffle_i64x2(four[0], four[1], 0xDD));
+}
+
+struct Sums {
+  static constexpr Index kRows = 8;
+  static constexpr Index kTables = 3;
+
+  template <int T>
+  static void rows(Index size, const Octet* bits, const Word* table, Word* out) {
+    __m512i sum[T][kRows];
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+      for (Index r = 0; r < kRows; ++r) sum[t][r] = _mm512_setzero_si512();
+    }
+    const Index bytes = size / 8;
+    for (Index v = 0; v < bytes; ++v) {
+      __m512i cells[T];
+#pragma GCC unroll 3
+      for (int t = 0; t < T; ++t) cells[t] = _mm512_load_si512(table + t * size + 8 * v);
+#pragma GCC unroll 8
+      for (Index r = 0; r < kRows; ++r) {
+        const __mmask8 chosen = _load_mask8(const_cast<__mmask8*>(bits + r * bytes + v));
+#pragma GCC unroll 3
+        for (int t = 0; t < T; ++t) sum[t][r] = _mm512_mask_add_epi64(sum[t][r], chosen, sum[t][r], cells[t]);
+      }
+    }
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t) _mm512_storeu_si512(out + t * kRows, lane_sums(sum[t]));
+  }
+
+  static void run(Index size, Index tables, const Octet* bits, const Word* table, Word* out) {
+    if (tables == 1) rows<1>(size, bits, table, out);
+    if (tables == 2) rows<2>(size, bits, table, out);
+    if (tables == 3) rows<3>(size, bits, table, out);
+  }
+};
+
+// Byte t of 64 words makes one vector, whose sign bits are a plane; shifting it by one brings the next plane up.
+struct Bits {
+  static void split(const Word* words, Index width, Word* planes) {
+    alignas(64) Octet bytes[64];
+    for (Index low = 0; low < width; low += 8) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const __m512i eight = _mm512_srli_epi64(_mm512_loadu_si512(words + 8 * i), static_cast<unsigned>(low));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes + 8 * i), _mm512_cvtepi64_epi8(eight));
+      }
+      const __m512i column = _mm512_load_si512(bytes);
+      const Index here = width - low < 8 ? width - low : 8;
+      for (Index bit = 0; bit < here; ++bit) {
+        planes[low + bit] = _mm512_movepi8_mask(_mm512_sll_epi16(column, _mm_cvtsi64_si128(7 - bit)));
+      }
+    }
+  }
+
+  static void join(const Word* planes, Index width, Word* words) {
+    __m512i eight[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) eight[i] = _mm512_setzero_si512();
+    alignas(64) Octet bytes[64];
+    for (Index low = 0; low < width; low += 8) {
+      const Index here = width - low < 8 ? width - low : 8;
+      __m512i column = _mm512_setzero_si512();
+      for (Index bit = 0; bit < here; ++bit) {
+        const __m512i ones = _mm512_maskz_mov_epi8(planes[low + bit], _mm512_set1_epi8(static_cast<char>(1 << bit)));
+        column = _mm512_or_si512(column, ones);
+      }
+      _mm512_store_si512(bytes, column);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const __m512i wide = _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + 8 * i)));
+        eight[i] = _mm512_or_si512(eight[i], _mm512_slli_epi64(wide, static_cast<unsigned>(low)));
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) _mm512_storeu_si512(words + 8 * i, eight[i]);
+  }
+};
+
+#include "gemm.inl"
+#include "tables.inl"
+#include "bits.inl"
+
+}  // namespace
+
+const Kernels kAvx512 = {"avx512", gemm, pack, multiply, table_sums, planes, unplanes, shift_right, wrap_truncate};
+
+}  // namespace moiety

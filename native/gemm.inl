@@ -1,0 +1,92 @@
+// Blocked product over a tile kernel. Included inside the anonymous namespace of each instruction set, after its Tile:
+//   Tile::kRows      most rows of a tile
+//   Tile::kInPlace   whether the tile may read b with any row stride and any number of columns without over-reading
+//   Tile::run(rows, columns, depth, a, lda, b, ldb, c, ldc, flip)
+//                    c += a @ b, or c -= a @ b when flip is all ones, for at most kRows rows and 32 columns
+// Otherwise b is a panel: row stride 32, padded with zeros.
+
+constexpr Index kDepth = 256;         // rows of b in a block: a panel of it is 64 KiB and stays in L2
+constexpr Index kHeight = 192;        // rows of a in a block: 384 KiB, in L2 as well
+constexpr Index kPad = 8;             // words between copied rows, so that they do not share cache sets
+constexpr Index kFew = 8;             // up to this many rows, reading b once is what counts
+constexpr Index kSmallWords = 16384;  // a right side of 128 KiB is used where it lies
+
+inline Index least(Index x, Index y) { return x < y ? x : y; }
+
+void pack_panel(Index depth, Index columns, const Word* b, Index ldb, Word* panel) {
+  for (Index row = 0; row < depth; ++row, b += ldb, panel += kPanel) {
+    Index column = 0;
+    for (; column < columns; ++column) panel[column] = b[column];
+    for (; column < kPanel; ++column) panel[column] = 0;
+  }
+}
+
+void pack(Index k, Index n, const Word* b, Word* panels) {
+  for (Index column = 0; column < n; column += kPanel, panels += k * kPanel) {
+    pack_panel(k, least(kPanel, n - column), b + column, n, panels);
+  }
+}
+
+struct Rows {
+  const Word* at;
+  Index stride;
+};
+
+// The block of a that the tiles read: where it lies when few rows use it, else copied next to each other.
+Rows gather_rows(Index rows, Index depth, const Word* a, Index lda) {
+  if (rows <= kFew || lda <= kDepth) return {a, lda};
+  const Index stride = depth + kPad;
+  Word* copy = scratch(kSlotRows, kHeight * (kDepth + kPad));
+  for (Index row = 0; row < rows; ++row) std::memcpy(copy + row * stride, a + row * lda, depth * sizeof(Word));
+  return {copy, stride};
+}
+
+void tile_rows(Index rows, Index columns, Index depth, Rows a, const Word* b, Index ldb, Word* c, Index ldc, Word flip) {
+  for (Index row = 0; row < rows;) {
+    const Index left = rows - row;
+    const Index step = left == Tile::kRows + 1 || left == Tile::kRows + 2 ? (left + 1) / 2 : least(left, Tile::kRows);
+    Tile::run(step, columns, depth, a.at + row * a.stride, a.stride, b, ldb, c + row * ldc, ldc, flip);
+    row += step;
+  }
+}
+
+void multiply(Index m, Index k, Index n, const Word* a, const Word* panels, Word* out, bool negate) {
+  const Word flip = negate ? ~Word{0} : 0;
+  const Index deep = m <= Tile::kRows ? k : kDepth;
+  for (Index top = 0; top < m; top += kHeight) {
+    const Index rows = least(kHeight, m - top);
+    for (Index from = 0; from < k; from += deep) {
+      const Index depth = least(deep, k - from);
+      const Rows block = gather_rows(rows, depth, a + top * k + from, k);
+      for (Index column = 0; column < n; column += kPanel) {
+        const Word* panel = panels + column * k + from * kPanel;
+        tile_rows(rows, least(kPanel, n - column), depth, block, panel, kPanel, out + top * n + column, n, flip);
+      }
+    }
+  }
+}
+
+// Every block of b is copied to a panel just before its use, unless the tile can read it in place and that is cheaper.
+void gemm(Index m, Index k, Index n, const Word* a, const Word* b, Word* out) {
+  const bool in_place = Tile::kInPlace && (m <= kFew || k * n <= kSmallWords);
+  const Index deep = in_place && m <= kFew && k * n > kSmallWords ? 32 : kDepth;
+  for (Index top = 0; top < m; top += kHeight) {
+    const Index rows = least(kHeight, m - top);
+    for (Index from = 0; from < k; from += deep) {
+      const Index depth = least(deep, k - from);
+      const Rows block = gather_rows(rows, depth, a + top * k + from, k);
+      for (Index column = 0; column < n; column += kPanel) {
+        const Index columns = least(kPanel, n - column);
+        const Word* right = b + from * n + column;
+        Index stride = n;
+        if (!in_place) {
+          Word* panel = scratch(kSlotPanel, kDepth * kPanel);
+          pack_panel(depth, columns, right, n, panel);
+          right = panel;
+          stride = kPanel;
+        }
+        tile_rows(rows, columns, depth, block, right, stride, out + top * n + column, n, 0);
+      }
+    }
+  }
+}

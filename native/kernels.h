@@ -1,0 +1,45 @@
+// The kernels of Z_2^64 as a table of functions, one table per instruction set. Plain pointers and sizes; the callers in
+// moiety/ring/kernels.py have checked every shape. All matrices are row-major.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace moiety {
+
+using Word = std::uint64_t;
+using Octet = std::uint8_t;
+using Index = std::ptrdiff_t;
+
+constexpr Index kPanel = 32;  // columns of a packed panel
+
+struct Kernels {
+  const char* isa;
+  // out (m, n) += or -= a (m, k) @ b (k, n)
+  void (*gemm)(Index m, Index k, Index n, const Word* a, const Word* b, Word* out);
+  // (k, n) into zero-padded panels (ceil(n / 32), k, 32)
+  void (*pack)(Index k, Index n, const Word* b, Word* panels);
+  // out (m, n) += or -= a (m, k) @ the packed matrix
+  void (*multiply)(Index m, Index k, Index n, const Word* a, const Word* panels, Word* out, bool negate);
+  // out[t, i] = sum of tables[t][(index[i] - j) mod size] over the set bits j of row i; size is a power of two >= 8
+  void (*table_sums)(Index rows, Index size, Index tables, const Octet* selectors, const Word* index, const Word* table,
+                     Word* out);
+  void (*planes)(Index count, Index width, const Word* words, Word* out);
+  void (*unplanes)(Index count, Index width, const Word* planes, Word* out);
+  void (*shift_right)(Index count, const Word* words, int bits, Word* out);
+  void (*wrap_truncate)(Index count, const Word* masked, const Word* low, const Word* wrap, int bits, bool lead,
+                        Word* out);
+};
+
+extern const Kernels kPortable;
+#ifdef MOIETY_X86
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+#endif
+
+// A buffer of this thread, aligned to a page and kept between calls; valid until the next call with the same slot.
+// It lives outside the per-instruction-set files, whose inline code must not be shared between them.
+enum Slot { kSlotRows, kSlotPanel, kSlotTables, kSlotBits, kSlots };
+Word* scratch(Slot slot, std::size_t words);
+
+}  // namespace moiety

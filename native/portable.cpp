@@ -1,0 +1,82 @@
+// The kernels for any 64-bit processor: plain C++, no intrinsics.
+#include <cstring>
+
+#include "kernels.h"
+
+namespace moiety {
+namespace {
+
+struct Tile {
+  static constexpr Index kRows = 4;
+  static constexpr bool kInPlace = false;
+  static constexpr Index kColumns = 4;
+
+  template <int R>
+  static void block(Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c, Index ldc,
+                    Word flip) {
+    Word sum[R][kColumns] = {};
+    for (Index k = 0; k < depth; ++k, b += ldb) {
+      for (int r = 0; r < R; ++r) {
+        for (Index j = 0; j < kColumns; ++j) sum[r][j] += a[r * lda + k] * b[j];
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (Index j = 0; j < columns; ++j) c[r * ldc + j] += (sum[r][j] ^ flip) - flip;
+    }
+  }
+
+  static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+                  Index ldc, Word flip) {
+    using Block = void (*)(Index, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
+    static constexpr Block blocks[kRows] = {block<1>, block<2>, block<3>, block<4>};
+    for (Index j = 0; j < columns; j += kColumns) {
+      const Index here = columns - j < kColumns ? columns - j : kColumns;
+      blocks[rows - 1](here, depth, a, lda, b + j, ldb, c + j, ldc, flip);
+    }
+  }
+};
+
+struct Sums {
+  static constexpr Index kRows = 8;
+  static constexpr Index kTables = 3;
+
+  static void run(Index size, Index tables, const Octet* bits, const Word* table, Word* out) {
+    for (Index t = 0; t < tables; ++t) {
+      for (Index r = 0; r < kRows; ++r) {
+        const Octet* row = bits + r * size / 8;
+        const Word* cells = table + t * size;
+        Word sum = 0;
+        for (Index v = 0; v < size; ++v) sum += cells[v] & (Word{0} - ((row[v >> 3] >> (v & 7)) & 1u));
+        out[t * kRows + r] = sum;
+      }
+    }
+  }
+};
+
+inline void transpose(Word* x);
+
+struct Bits {
+  static void split(const Word* words, Index width, Word* planes) {
+    Word square[64];
+    std::memcpy(square, words, sizeof square);
+    transpose(square);
+    std::memcpy(planes, square, width * sizeof(Word));
+  }
+
+  static void join(const Word* planes, Index width, Word* words) {
+    std::memset(words, 0, 64 * sizeof(Word));
+    std::memcpy(words, planes, width * sizeof(Word));
+    transpose(words);
+  }
+};
+
+#include "gemm.inl"
+#include "tables.inl"
+#include "bits.inl"
+
+}  // namespace
+
+const Kernels kPortable = {"portable", gemm,     pack,        multiply,     table_sums,
+                           planes,     unplanes, shift_right, wrap_truncate};
+
+}  // namespace moiety
