@@ -71,7 +71,7 @@ bench: setup
 
 docs: setup
 	@$(PIP) install -qq -e ".[docs]" --no-build-isolation
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 accept: setup
 	$(BIN)/python tools/accept.py

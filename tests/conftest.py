@@ -1,5 +1,6 @@
 """What all tests share: the folder of test data, and the promise that no process outlives a test session."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -12,6 +13,7 @@ from moiety.models import files
 
 MARK = "MOIETY_TEST_SESSION"  # inherited by every process a test starts, its orphans included
 PATIENCE_S = 5.0
+OUTLIVED: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +34,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while (left := survivors()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if left:
-        names = [f"{process.pid} {' '.join(process.cmdline())[:120]}" for process in left if process.is_running()]
-        for process in left:
+    for process in left:
+        OUTLIVED.append(f"{process.pid} ({describe(process)})")
+        with contextlib.suppress(psutil.Error):
             process.kill()
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        raise pytest.UsageError("processes outlived the test session and were killed: " + "; ".join(names))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for process in OUTLIVED:
+        terminalreporter.write_line(f"FAILED: process {process} outlived the test session and was killed", red=True)
+
+
+def describe(process: psutil.Process) -> str:
+    """Its command line, as far as it still has one."""
+    try:
+        return " ".join(process.cmdline())[:120]
+    except psutil.Error:
+        return "gone meanwhile"
 
 
 def survivors() -> list[psutil.Process]:
