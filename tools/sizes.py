@@ -65,8 +65,8 @@ def main() -> int:
     header = ("files", "lines", "median", "p90", "largest", "functions", "median", "p95", "largest")
     print(f"{'':<22}" + "".join(f"{title:>10}" for title in header))
     for room in sorted(path for path in (ROOT / "src" / "moiety").iterdir() if path.is_dir()):
-        if measured := measure(room)[0]:
-            print(row(f"  moiety.{room.name}", measured, measure(room)[1]))
+        if (measured := measure(room))[0]:
+            print(row(f"  moiety.{room.name}", *measured))
     everything: tuple[list[Piece], list[Piece]] = ([], [])
     for name in FOLDERS:
         measured_files, measured_functions = measure(ROOT / name)
