@@ -17,7 +17,8 @@ MAX_PAYLOAD: Final = 1 << 36  # 64 GiB: no honest frame comes near; checked befo
 
 _BODY: Final = struct.Struct("<4sBBxxQIQQ")  # magic, version, kind, sequence, wave, layout, nbytes
 _CRC: Final = struct.Struct("<I")
-HEADER_BYTES: Final = _BODY.size + _CRC.size
+_WHOLE: Final = struct.Struct(_BODY.format + "I")
+HEADER_BYTES: Final = _WHOLE.size
 
 
 class Kind(IntEnum):
@@ -63,10 +64,10 @@ def decode_header(data: bytes | bytearray | memoryview) -> Header:
 
     Raises FrameError on a wrong magic, version, checksum or kind, and on a size above ``MAX_PAYLOAD``.
     """
-    magic, version, number, sequence, wave, layout, nbytes = _BODY.unpack_from(data)
+    magic, version, number, sequence, wave, layout, nbytes, checksum = _WHOLE.unpack_from(data)
     if magic != MAGIC:
         raise FrameError("this is not the start of a moiety frame (wrong magic)")
-    if zlib.crc32(memoryview(data)[: _BODY.size]) != _CRC.unpack_from(data, _BODY.size)[0]:
+    if zlib.crc32(data[: _BODY.size]) != checksum:
         raise FrameError("the frame's header was altered (wrong checksum)")
     if version != VERSION:
         raise FrameError(f"frame format {version}, this party speaks {VERSION}; run the same release of moiety everywhere")

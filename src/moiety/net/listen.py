@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import queue
 import select
 import socket
@@ -23,7 +24,6 @@ HANDSHAKE_S: Final = 5.0  # for TLS and hello together
 MAX_HANDSHAKES: Final = 32  # at once; beyond it the oldest is dropped, so that silent diallers cannot fill the house
 MAX_WAITING: Final = 128  # connections accepted but not yet taken
 LINGER_S: Final = 0.5  # for a refused dialler to read why
-_WILDCARDS: Final = frozenset({"", "0.0.0.0", "::", "*"})
 
 
 def _ignore(reason: str) -> None:
@@ -108,7 +108,8 @@ class Listener:
                 _hang_up(connection)
         self._wake.send(b"x")
         for thread in (self._thread, *threads):
-            thread.join(self._handshake_s + LINGER_S)
+            if thread is not threading.current_thread():  # ``on_refused`` may close the listener
+                thread.join(self._handshake_s + LINGER_S)
         self._socket.close()
         self._wake.close()
         self._woken.close()
@@ -154,7 +155,11 @@ class Listener:
                 del self._open[oldest]
                 _hang_up(oldest)
             self._open[tls] = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads to be had: this dialler must try again, the listener goes on
+                del self._open[tls]
+                tls.close()
 
     def _welcome(self, tls: ssl.SSLSocket, address: str) -> None:
         channel, refusal = None, None
@@ -232,12 +237,13 @@ def _by_certificate(peers: Mapping[str, Peer]) -> dict[bytes, Peer]:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    if host in _WILDCARDS:
-        raise ConfigError(f"refusing to listen on every interface ({host!r}); name the one address that the other parties dial")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError, OverflowError) as error:
         raise ConfigError(f"address {host}:{port} is not usable ({error}); give a host name or address of this machine") from None
+    # After resolving, because "0" and "::0" are names of the wildcard too.
+    if not host or ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified:
+        raise ConfigError(f"refusing to listen on every interface ({host!r}); name the one address that the other parties dial")
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port is free again at once after a restart

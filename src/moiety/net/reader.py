@@ -166,7 +166,9 @@ class FrameReader:
         return PeerLost(f"{self._peer} closed the connection while {awaited} was awaited; look at the log of {self._peer}")
 
     def _refuse(self, what: str, awaited: str) -> NoReturn:
-        raise self._fail(FrameError(f"from {self._peer}, awaiting {awaited}: {what}; the run cannot go on, check that all run one plan"))
+        raise self._fail(
+            FrameError(f"from {self._peer}, awaiting {awaited}: {what}; the run cannot go on, check that all run one plan")
+        ) from None
 
     def _fail(self, error: MoietyError) -> MoietyError:
         self._failure = error
