@@ -47,7 +47,7 @@ struct Tile {
   }
 
   static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
-                  Index ldc, Word flip) {
+                  Index ldc, Word flip, Ahead) {
     using Block = void (*)(Index, const Word*, Index, const Word*, Index, Word*);
     static constexpr Block blocks[kRows] = {block<1>, block<2>, block<3>};
     Word sum[kRows * kColumns];
@@ -61,9 +61,15 @@ struct Tile {
   }
 };
 
+void turn_long(Index size, const Octet* row, Word turn, Octet* out, Word* twice);
+
 struct Sums {
   static constexpr Index kRows = 4;
   static constexpr Index kTables = 3;
+
+  static void turn(Index size, const Octet* row, Word turn, Octet* out, Word* twice) {
+    turn_long(size, row, turn, out, twice);
+  }
 
   // Four bits of a word reach the sign places of four lanes, and a comparison spreads them.
   template <int T>
@@ -99,25 +105,9 @@ struct Sums {
   }
 };
 
-inline void transpose(Word* x);
-
-struct Bits {
-  static void split(const Word* words, Index width, Word* planes) {
-    Word square[64];
-    std::memcpy(square, words, sizeof square);
-    transpose(square);
-    std::memcpy(planes, square, width * sizeof(Word));
-  }
-
-  static void join(const Word* planes, Index width, Word* words) {
-    std::memset(words, 0, 64 * sizeof(Word));
-    std::memcpy(words, planes, width * sizeof(Word));
-    transpose(words);
-  }
-};
-
 #include "gemm.inl"
 #include "tables.inl"
+#include "transpose.inl"
 #include "bits.inl"
 
 }  // namespace

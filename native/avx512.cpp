@@ -15,9 +15,9 @@ struct Tile {
   static constexpr Index kRows = 6;
   static constexpr bool kInPlace = true;
 
-  template <int R, int V>
+  template <int R, int V, int L>
   static void block(__mmask8 last, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c, Index ldc,
-                    Word flip) {
+                    Word flip, const Word* ahead) {
     __m512i sum[R][V];
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
@@ -25,6 +25,9 @@ struct Tile {
       for (int v = 0; v < V; ++v) sum[r][v] = _mm512_setzero_si512();
     }
     for (Index k = 0; k < depth; ++k, b += ldb) {
+#pragma GCC unroll 4
+      for (int l = 0; l < L; ++l) _mm_prefetch(reinterpret_cast<const char*>(ahead + 8 * l), _MM_HINT_T0);
+      ahead += 8 * L;
       __m512i right[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V - 1; ++v) right[v] = _mm512_loadu_si512(b + 8 * v);
@@ -49,21 +52,30 @@ struct Tile {
     }
   }
 
-  template <int V>
-  static void rows(Index rows, __mmask8 last, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
-                   Index ldc, Word flip) {
-    using Block = void (*)(__mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
-    static constexpr Block blocks[kRows] = {block<1, V>, block<2, V>, block<3, V>, block<4, V>, block<5, V>, block<6, V>};
-    blocks[rows - 1](last, depth, a, lda, b, ldb, c, ldc, flip);
+  using Block = void (*)(__mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word, const Word*);
+
+  template <int V, int L>
+  static Block rows(Index count) {
+    static constexpr Block blocks[kRows] = {block<1, V, L>, block<2, V, L>, block<3, V, L>,
+                                            block<4, V, L>, block<5, V, L>, block<6, V, L>};
+    return blocks[count - 1];
+  }
+
+  static Block pick(Index count, Index vectors, int lines) {
+    if (vectors == 1) return rows<1, 0>(count);
+    if (vectors == 2) return rows<2, 0>(count);
+    if (vectors == 3) return rows<3, 0>(count);
+    if (lines == 1) return rows<4, 1>(count);
+    if (lines == 2) return rows<4, 2>(count);
+    if (lines == 4) return rows<4, 4>(count);
+    return rows<4, 0>(count);
   }
 
   static void run(Index count, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
-                  Index ldc, Word flip) {
-    using Row = void (*)(Index, __mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
-    static constexpr Row vectors[4] = {rows<1>, rows<2>, rows<3>, rows<4>};
-    const Index full = (columns - 1) / 8;
-    const auto last = static_cast<__mmask8>(0xFF >> (8 * full + 8 - columns));
-    vectors[full](count, last, depth, a, lda, b, ldb, c, ldc, flip);
+                  Index ldc, Word flip, Ahead ahead) {
+    const Index vectors = (columns + 7) / 8;
+    const auto last = static_cast<__mmask8>(0xFF >> (8 * vectors - columns));
+    pick(count, vectors, ahead.lines)(last, depth, a, lda, b, ldb, c, ldc, flip, ahead.at);
   }
 };
 
@@ -82,9 +94,28 @@ inline __m512i lane_sums(const __m512i* x) {
   return _mm512_add_epi64(_mm512_shuffle_i64x2(four[0], four[1], 0x88), _mm512_shuffle_i64x2(four[0], four[1], 0xDD));
 }
 
+void turn_long(Index size, const Octet* row, Word turn, Octet* out, Word* twice);
+
 struct Sums {
   static constexpr Index kRows = 8;
   static constexpr Index kTables = 3;
+
+  // A row of up to eight words fits a vector, whose lanes turn by whole words; a shift by 64 gives zero.
+  static void turn(Index size, const Octet* row, Word turn, Octet* out, Word* twice) {
+    if (size > 512) return turn_long(size, row, turn, out, twice);
+    const auto lanes = static_cast<__mmask8>(0xFF >> (8 - size / 64));
+    const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i most = _mm512_set1_epi64(size / 64 - 1);
+    const __m512i from = _mm512_add_epi64(lane, _mm512_set1_epi64(static_cast<long long>(turn >> 6)));
+    const __m512i next = _mm512_add_epi64(from, _mm512_set1_epi64(1));
+    const __m512i words = _mm512_maskz_loadu_epi64(lanes, row);
+    const __m512i low = _mm512_permutexvar_epi64(_mm512_and_si512(from, most), words);
+    const __m512i high = _mm512_permutexvar_epi64(_mm512_and_si512(next, most), words);
+    const __m512i right = _mm512_set1_epi64(static_cast<long long>(turn & 63));
+    const __m512i left = _mm512_sub_epi64(_mm512_set1_epi64(64), right);
+    const __m512i turned = _mm512_or_si512(_mm512_srlv_epi64(low, right), _mm512_sllv_epi64(high, left));
+    _mm512_mask_storeu_epi64(out, lanes, turned);
+  }
 
   template <int T>
   static void rows(Index size, const Octet* bits, const Word* table, Word* out) {

@@ -2,31 +2,44 @@
 //   Bits::split(words, width, planes)   bit w of 64 words into planes[w], w < width
 //   Bits::join(planes, width, words)    the inverse
 
+// Eight columns at a time, so that every plane is read and written by whole cache lines.
+constexpr Index kColumns = 8;
+
 void planes(Index count, Index width, const Word* words, Word* out) {
   const Index columns = (count + 63) / 64;
-  Word column[64], block[64];
-  for (Index c = 0; c < columns; ++c) {
-    const Index here = least(64, count - 64 * c);
-    const Word* from = words + 64 * c;
-    if (here < 64) {
-      std::memset(block, 0, sizeof block);
-      std::memcpy(block, from, here * sizeof(Word));
-      from = block;
+  Word column[kColumns][64], block[64];
+  for (Index first = 0; first < columns; first += kColumns) {
+    const Index here = least(kColumns, columns - first);
+    for (Index c = 0; c < here; ++c) {
+      const Word* from = words + 64 * (first + c);
+      const Index rest = count - 64 * (first + c);
+      if (rest < 64) {
+        std::memset(block, 0, sizeof block);
+        std::memcpy(block, from, rest * sizeof(Word));
+        from = block;
+      }
+      Bits::split(from, width, column[c]);
     }
-    Bits::split(from, width, column);
-    for (Index w = 0; w < width; ++w) out[w * columns + c] = column[w];
+    for (Index w = 0; w < width; ++w) {
+      for (Index c = 0; c < here; ++c) out[w * columns + first + c] = column[c][w];
+    }
   }
 }
 
 void unplanes(Index count, Index width, const Word* planes, Word* out) {
   const Index columns = (count + 63) / 64;
-  Word column[64], block[64];
-  for (Index c = 0; c < columns; ++c) {
-    const Index here = least(64, count - 64 * c);
-    for (Index w = 0; w < width; ++w) column[w] = planes[w * columns + c];
-    Word* to = here < 64 ? block : out + 64 * c;
-    Bits::join(column, width, to);
-    if (here < 64) std::memcpy(out + 64 * c, block, here * sizeof(Word));
+  Word column[kColumns][64], block[64];
+  for (Index first = 0; first < columns; first += kColumns) {
+    const Index here = least(kColumns, columns - first);
+    for (Index w = 0; w < width; ++w) {
+      for (Index c = 0; c < here; ++c) column[c][w] = planes[w * columns + first + c];
+    }
+    for (Index c = 0; c < here; ++c) {
+      Word* to = out + 64 * (first + c);
+      const Index rest = count - 64 * (first + c);
+      Bits::join(column[c], width, rest < 64 ? block : to);
+      if (rest < 64) std::memcpy(to, block, rest * sizeof(Word));
+    }
   }
 }
 
@@ -42,17 +55,5 @@ void wrap_truncate(Index count, const Word* masked, const Word* low, const Word*
     const Word lifted = masked[i] + kLift;
     const Word carried = wrap[i] & ((lifted >> 63) - 1);
     out[i] = ((lifted >> bits) & take) - back - low[i] + carried;
-  }
-}
-
-// The 64 x 64 bit matrix, transposed in place by swapping ever smaller squares.
-inline void transpose(Word* x) {
-  Word mask = 0x00000000FFFFFFFFu;
-  for (int step = 32; step != 0; step >>= 1, mask ^= mask << step) {
-    for (int i = 0; i < 64; i = (i + step + 1) & ~step) {
-      const Word swap = ((x[i] >> step) ^ x[i + step]) & mask;
-      x[i] ^= swap << step;
-      x[i + step] ^= swap;
-    }
   }
 }

@@ -13,6 +13,12 @@ using Index = std::ptrdiff_t;
 
 constexpr Index kPanel = 32;  // columns of a packed panel
 
+// What a product fetches into the cache while it runs: so many cache lines, from `at` on, for every row of its right side.
+struct Ahead {
+  const Word* at;
+  int lines;
+};
+
 struct Kernels {
   const char* isa;
   // out (m, n) += or -= a (m, k) @ b (k, n)

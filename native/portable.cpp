@@ -26,7 +26,7 @@ struct Tile {
   }
 
   static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
-                  Index ldc, Word flip) {
+                  Index ldc, Word flip, Ahead) {
     using Block = void (*)(Index, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
     static constexpr Block blocks[kRows] = {block<1>, block<2>, block<3>, block<4>};
     for (Index j = 0; j < columns; j += kColumns) {
@@ -36,9 +36,15 @@ struct Tile {
   }
 };
 
+void turn_long(Index size, const Octet* row, Word turn, Octet* out, Word* twice);
+
 struct Sums {
   static constexpr Index kRows = 8;
   static constexpr Index kTables = 3;
+
+  static void turn(Index size, const Octet* row, Word turn, Octet* out, Word* twice) {
+    turn_long(size, row, turn, out, twice);
+  }
 
   static void run(Index size, Index tables, const Octet* bits, const Word* table, Word* out) {
     for (Index t = 0; t < tables; ++t) {
@@ -53,25 +59,9 @@ struct Sums {
   }
 };
 
-inline void transpose(Word* x);
-
-struct Bits {
-  static void split(const Word* words, Index width, Word* planes) {
-    Word square[64];
-    std::memcpy(square, words, sizeof square);
-    transpose(square);
-    std::memcpy(planes, square, width * sizeof(Word));
-  }
-
-  static void join(const Word* planes, Index width, Word* words) {
-    std::memset(words, 0, 64 * sizeof(Word));
-    std::memcpy(words, planes, width * sizeof(Word));
-    transpose(words);
-  }
-};
-
 #include "gemm.inl"
 #include "tables.inl"
+#include "transpose.inl"
 #include "bits.inl"
 
 }  // namespace

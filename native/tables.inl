@@ -1,5 +1,6 @@
 // Windowed table sums. Included inside the anonymous namespace of each instruction set, after its Sums:
 //   Sums::kRows, Sums::kTables   most rows and tables of one call
+//   Sums::turn(size, row, turn, out, twice)      turn_long, or something faster
 //   Sums::run(size, tables, bits, table, out)
 //                    out[t * kRows + r] = sum of table[t * size + v] over the set bits v of row r, where row r starts at
 //                    bits + r * size / 8
@@ -15,7 +16,7 @@ inline void turn_short(Index size, const Octet* row, Word turn, Octet* out) {
   std::memcpy(out, &bits, size / 8);
 }
 
-inline void turn_long(Index size, const Octet* row, Word turn, Octet* out, Word* twice) {
+void turn_long(Index size, const Octet* row, Word turn, Octet* out, Word* twice) {
   const Index bytes = size / 8, words = size / 64;
   std::memcpy(twice, row, bytes);
   std::memcpy(twice + words, row, bytes);
@@ -32,7 +33,7 @@ void turn_rows(Index rows, Index size, const Octet* selectors, const Word* index
     if (size <= 64) {
       turn_short(size, selectors, turn, out);
     } else {
-      turn_long(size, selectors, turn, out, twice);
+      Sums::turn(size, selectors, turn, out, twice);
     }
   }
 }

@@ -7,6 +7,7 @@ ProtocolMisuse, because it is a programming error of the caller and never a matt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any, Final
@@ -27,6 +28,7 @@ ISAS: Final = ("avx512", "avx2", "portable", "numpy")
 """Every implementation, best first; ``numpy`` is always there."""
 
 _LINE: Final = 64
+_ONE_PAIR: Final = np.zeros((1, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,17 +54,15 @@ def matmul(a: Words, b: Words) -> Words:
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ProtocolMisuse(f"cannot multiply {a.shape} by {b.shape}: need (..., m, k) @ (..., k, n)")
     rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    lead = _broadcast(a, b)
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    lead, pairs = _stacks(a.shape[:-2], b.shape[:-2])
     out = np.empty((*lead, rows, columns), dtype=np.uint64)
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     if b.ndim == 2:  # one right side: all rows form one tall matrix
         height = rows * prod(lead)
-        pairs = np.zeros((1, 2), dtype=np.int64)
-        _backend.gemm(a.reshape(1, height, depth), b[None], pairs, out.reshape(1, height, columns))
+        _backend.gemm(a.reshape(1, height, depth), b[None], _ONE_PAIR, out.reshape(1, height, columns))
         return out
-    pairs = np.stack([_sources(a.shape[:-2], lead), _sources(b.shape[:-2], lead)], axis=1)
-    left, right = (x.reshape(prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
-    _backend.gemm(left, right, pairs, out.reshape(prod(lead), rows, columns))
+    left, right = a.reshape(prod(a.shape[:-2]), rows, depth), b.reshape(prod(b.shape[:-2]), depth, columns)
+    _backend.gemm(left, right, pairs, out.reshape(len(pairs), rows, columns))
     return out
 
 
@@ -238,17 +238,17 @@ def _selection(selectors: Octets, index: Words) -> None:
         raise ProtocolMisuse(f"an index is not below the {8 * octets} bits of a row")
 
 
-def _broadcast(a: Words, b: Words) -> tuple[int, ...]:
+@lru_cache(maxsize=256)
+def _stacks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], NDArray[np.int64]]:
+    """The broadcast leading shape, and for each matrix of it the places of its two sides in the flattened stacks."""
     try:
-        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        lead = np.broadcast_shapes(a, b)
     except ValueError:
-        raise ProtocolMisuse(f"leading dimensions of {a.shape} and {b.shape} do not broadcast") from None
-
-
-def _sources(own: tuple[int, ...], lead: tuple[int, ...]) -> NDArray[np.int64]:
-    """For each matrix of the broadcast stack, its place in the flattened stack that has leading shape ``own``."""
-    places = np.arange(prod(own), dtype=np.int64).reshape(own)
-    return np.broadcast_to(places, lead).reshape(-1)
+        raise ProtocolMisuse(f"leading dimensions {a} and {b} do not broadcast") from None
+    places = [np.broadcast_to(np.arange(prod(own), dtype=np.int64).reshape(own), lead).reshape(-1) for own in (a, b)]
+    pairs = np.stack(places, axis=1)
+    pairs.flags.writeable = False
+    return lead, pairs
 
 
 def _aligned(shape: tuple[int, ...]) -> Words:

@@ -1,0 +1,70 @@
+"""Ring products against torch's int64 products, on one thread, as ratios: fails when the compiler has spoiled the kernel.
+
+    python bench/kernel_ratio.py
+
+Absolute rates say more about the machine than about the code, so the two sides take turns and the median of each counts.
+GCC 12 once lost a quarter of the speed without a warning (see CMakeLists.txt); a ratio below the floor is such a loss.
+"""
+
+import os
+
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+
+from moiety import ring
+
+FLOOR = 1.6
+TURNS = 9
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
+
+
+def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
+    ours(), theirs()
+    turns = [(seconds(ours), seconds(theirs)) for _ in range(TURNS)]
+    return median(turn[0] for turn in turns), median(turn[1] for turn in turns)
+
+
+def product(rows: int, depth: int, columns: int, outputs_first: bool) -> tuple[float, float]:
+    """Median seconds of ours, with the right side packed, and of torch, with it stored (columns, depth) if outputs first."""
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(0, 2**64, shape, dtype=np.uint64) for shape in ((rows, depth), (depth, columns)))
+    packed, out = ring.pack(b), np.empty((rows, columns), dtype=np.uint64)
+    left = torch.from_numpy(a.view(np.int64))
+    right = torch.from_numpy(b.view(np.int64))
+    if outputs_first:
+        right = right.T.contiguous().T
+    if not np.array_equal(ring.multiply(a, packed), (left @ right).numpy().view(np.uint64)):
+        sys.exit("kernel_ratio: the products differ")
+    return compare(lambda: ring.multiply(a, packed, out), lambda: left @ right)
+
+
+def main() -> int:
+    if ring.features()["isa"] != "avx512":
+        print(f"kernel_ratio: skipped, the kernels here are {ring.features()['isa']}, and the floor is for AVX-512")
+        return 0
+    torch.set_num_threads(1)
+    ours, theirs = product(128, 768, 768, outputs_first=False)
+    ratio = theirs / ours
+    print(f"GEMM 128x768x768: {ratio:.2f}x torch int64 ({128 * 768 * 768 / ours / 1e9:.1f} G multiply-adds a second)")
+    ours, theirs = product(1, 4096, 4096, outputs_first=True)
+    print(f"matvec 1x4096x4096: {theirs / ours:.2f}x torch int64 ({8 * 4096 * 4096 / ours / 1e9:.1f} GB of weights a second)")
+    if ratio < FLOOR:
+        print(f"kernel_ratio: the GEMM is below {FLOOR}x; look at the compiler flags of native/avx512.cpp", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
