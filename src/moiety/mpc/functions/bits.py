@@ -1,0 +1,206 @@
+"""Secret bits and what can be computed on many of them in one round.
+
+A secret bit is ``masked xor mask of P1 xor mask of P2``: P1 and P2 hold the masked bit and their own part of the mask, P0 holds the
+whole mask. Bits are packed eight elements to an octet, so everything here is a bitwise operation on arrays. A sum of products of
+secret bits is, with the public masked bits as coefficients, a sum of products of mask bits: P0 knows those and deals xor shares of
+them (multi-input gates of ABY2.0, over Z_2).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from moiety import ring
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.party import Kind, Party
+from moiety.mpc.rounds import Spec, Words
+from moiety.mpc.share import dtype_of
+
+Term = tuple[int, ...]
+MOST_FACTORS = 4
+"""Products of more bits would double the dealt bits with every further factor."""
+
+
+def octets(count: int) -> int:
+    """Octets that hold ``count`` packed bits."""
+    return -(-count // 8)
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Number of elements of a shape."""
+    return int(np.prod(shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class BitShare:
+    """A party's part of a tensor of secret bits; parts are flat packed octets, None where this role holds none."""
+
+    shape: tuple[int, ...]
+    masked: Words | None = None
+    mask: Words | None = None
+
+    @property
+    def octets(self) -> int:
+        return octets(size(self.shape))
+
+    def reshape(self, *shape: int) -> "BitShare":
+        if size(shape) != size(self.shape):
+            raise ProtocolMisuse(f"{self!r} cannot take the shape {shape}")
+        return BitShare(shape, self.masked, self.mask)
+
+    def unpacked(self, part: Words, bits: int = 64) -> Words:
+        """The bits of ``masked`` or ``mask`` as ring elements 0 and 1."""
+        flat = np.unpackbits(part, bitorder="little", count=size(self.shape))
+        return flat.astype(dtype_of(bits)).reshape(self.shape)
+
+    def _refuse(self) -> NoReturn:
+        raise ProtocolMisuse("a secret bit has no truth value, length, index or iterator; use select or choose instead")
+
+    def __bool__(self) -> bool:
+        self._refuse()
+
+    def __index__(self) -> int:
+        self._refuse()
+
+    def __len__(self) -> int:
+        self._refuse()
+
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+    def __repr__(self) -> str:
+        return f"<BitShare {self.shape}>"
+
+
+class Planes(NamedTuple):
+    """Stacked packed bits (..., octets) of one role, parts as in :class:`BitShare`."""
+
+    masked: Words | None
+    mask: Words | None
+
+    def at(self, *index: int | slice) -> "Planes":
+        """Both parts indexed alike."""
+        return Planes(None if self.masked is None else self.masked[index], None if self.mask is None else self.mask[index])
+
+
+def stack(planes: Sequence[Planes]) -> Planes:
+    """Both parts stacked along a new first axis."""
+    masked = [p.masked for p in planes if p.masked is not None]
+    mask = [p.mask for p in planes if p.mask is not None]
+    return Planes(np.stack(masked) if masked else None, np.stack(mask) if mask else None)
+
+
+def join(planes: Sequence[Planes], axis: int) -> Planes:
+    """Both parts concatenated."""
+    masked = [p.masked for p in planes if p.masked is not None]
+    mask = [p.mask for p in planes if p.mask is not None]
+    return Planes(np.concatenate(masked, axis) if masked else None, np.concatenate(mask, axis) if mask else None)
+
+
+def to_planes(words: Words, width: int) -> Words:
+    """Bit planes of flat ring elements: octets (width, ceil(N / 8)), bit e of octet j is that of element 8 j + e."""
+    wide = ring.planes(words.astype(np.uint64, copy=False).ravel(), width)
+    return np.ascontiguousarray(wide.astype("<u8", copy=False).view(np.uint8)[:, : octets(words.size)])
+
+
+def xor(a: BitShare, b: BitShare) -> BitShare:
+    """Exclusive or: local."""
+    if a.shape != b.shape:
+        raise ProtocolMisuse(f"{a!r} and {b!r} differ in shape")
+    masked = None if a.masked is None or b.masked is None else a.masked ^ b.masked
+    return BitShare(a.shape, masked, None if a.mask is None or b.mask is None else a.mask ^ b.mask)
+
+
+def invert(a: BitShare) -> BitShare:
+    """Logical not: local, only the masked part changes."""
+    return BitShare(a.shape, None if a.masked is None else ~a.masked, a.mask)
+
+
+async def remask(party: Party, shares: Words | None, shape: tuple[int, ...]) -> Planes:
+    """Xor shares of P1 and P2 -> masked bits under fresh pads, one for each bit. 1 round, 2 bits a bit."""
+    pad = party.draw(Kind.BIT_PAD, shape, 8, xor=True)
+    mine = None if shares is None or pad is None else shares ^ pad
+    words = await party.swap(mine, specs=(Spec(shape, 8),))
+    return Planes(mine ^ words[0] if words and mine is not None else None, pad)
+
+
+def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outputs: Sequence[Sequence[Term]]) -> Words | None:
+    """Xor shares (outputs, *shape) of sums of products of the planes (V, *shape): 0 rounds.
+
+    Each output is a sum of terms, each term a product of planes. P0 deals one bit for every distinct product of two or more masks.
+    """
+    products = _products(outputs)
+
+    def make() -> Words:
+        if planes.mask is None:
+            raise ProtocolMisuse("only the dealer multiplies masks")
+        return np.stack([np.bitwise_and.reduce(planes.mask[list(product)], 0) for product in products])
+
+    dealt = party.deal((len(products), *shape), make, 8, kind=Kind.BIT_PAD, xor=True) if products else None
+    if planes.masked is None or planes.mask is None:
+        return None
+    known = _Known(planes.masked)
+    own: dict[Term, Words] = {(i,): mask for i, mask in enumerate(planes.mask)}
+    if dealt is not None:
+        own.update(zip(products, dealt, strict=True))
+    out = np.zeros((len(outputs), *shape), np.uint8)
+    for total, terms in zip(out, outputs, strict=True):
+        for term in terms:
+            _add_term(total, term, known, own, party.leads)
+    return out
+
+
+class _Known:
+    """Products of public masked bits, each computed once."""
+
+    def __init__(self, masked: Words) -> None:
+        self._products: dict[Term, Words] = {(i,): plane for i, plane in enumerate(masked)}
+
+    def __call__(self, factors: Term) -> Words:
+        if factors not in self._products:
+            self._products[factors] = self(factors[:-1]) & self._products[factors[-1:]]
+        return self._products[factors]
+
+
+def _add_term(total: Words, term: Term, known: _Known, own: dict[Term, Words], lead: bool) -> None:
+    """Add one product to this evaluator's share: the sum over all subsets of factors that are taken by their masks."""
+    if lead:
+        total ^= known(term)
+    for masks in _subsets(term, 1):
+        public = tuple(i for i in term if i not in masks)
+        total ^= known(public) & own[masks] if public else own[masks]
+
+
+def _subsets(term: Term, least: int) -> Iterator[Term]:
+    for count in range(least, len(term) + 1):
+        yield from combinations(term, count)
+
+
+def _products(outputs: Sequence[Sequence[Term]]) -> list[Term]:
+    return sorted({subset for terms in outputs for term in terms for subset in _subsets(tuple(sorted(term)), 2)})
+
+
+async def and_each(party: Party, factors: Sequence[Sequence[BitShare]]) -> list[BitShare]:
+    """The conjunction of every group of k <= 4 bits, all groups alike in k and shape, in one round.
+
+    Bits a group and element: ``2^k - k - 1`` dealt, 2 exchanged (packed in octets); nothing at all for k = 1. No party learns anything.
+    """
+    many, shape = len(factors[0]), factors[0][0].shape
+    if not 1 <= many <= MOST_FACTORS or any(len(group) != many or any(b.shape != shape for b in group) for group in factors):
+        raise ProtocolMisuse(f"and_each takes groups of equally many (1 to {MOST_FACTORS}) bits of one shape")
+    if many == 1:
+        return [group[0] for group in factors]
+    planes = stack([stack([Planes(group[i].masked, group[i].mask) for group in factors]) for i in range(many)])
+    inner = (len(factors), octets(size(shape)))
+    shares = polynomial_shares(party, planes, inner, [[tuple(range(many))]])
+    out = await remask(party, shares, (1, *inner))
+    rows = [out.at(0, i) for i in range(len(factors))]
+    return [BitShare(shape, row.masked, row.mask) for row in rows]
+
+
+async def and_all(party: Party, bits: Sequence[BitShare]) -> BitShare:
+    """The conjunction of up to 4 bits: 1 round; costs as :func:`and_each`."""
+    return (await and_each(party, [bits]))[0]

@@ -1,0 +1,52 @@
+"""Did any value leave its calibrated range? Counted in secret, so that one bit for a whole run is all that is ever opened."""
+
+import numpy as np
+
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.functions.bits import BitShare, octets, size, to_planes
+from moiety.mpc.functions.compare import Subtraction, borrows, sign
+from moiety.mpc.functions.select import bit_to_share, bit_to_share_share
+from moiety.mpc.party import Party
+from moiety.mpc.rep3 import reshare
+from moiety.mpc.rounds import Words
+from moiety.mpc.share import Share
+
+
+async def out_of_range(party: Party, x: Share, low: int, high: int) -> Share:
+    """How many elements of x lie outside [low, high) raw units: a share of shape (1,) with fraction 0.
+
+    Exact for every x in Z_2^64. 4 rounds; 73.5 B an element (in octets of eight elements) for the two borrows and 8 B dealt, 16 B for
+    the sum. P1 and P2 see padded bits and one padded word, P0 nothing.
+    """
+    return await reshare(party, await out_of_range_share(party, x, low, high), (1,), 0)
+
+
+async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Words | None:
+    """As :func:`out_of_range`, but additive shares: 3 rounds, and several counts may be added up before they are masked afresh.
+
+    With u = x - low mod 2^64 = m - l and H = high - low: [u < H] = [m < H] xor [m < l] xor [m - H < l], all without sign; the first bit is
+    public to P1 and P2, the others are borrows that share what is dealt about l.
+    """
+    if not 0 < high - low < 1 << 63 or x.bits != 64:
+        raise ProtocolMisuse(f"no range [{low}, {high}) to check in {x!r}")
+    width, count = np.uint64(high - low), size(x.shape)
+    values = extra = None
+    if x.masked is not None:
+        raised = (x.masked - np.asarray(low, np.int64).astype(np.uint64)).ravel()
+        values = np.stack([raised, raised - width])
+        extra = np.stack([to_planes((raised < width).astype(np.uint64), 1)[0], np.zeros(octets(count), np.uint8)])
+    mask = x.mask.ravel() if party.helps and x.mask is not None else None
+    found = await borrows(party, Subtraction(2, count, 64, values, mask), extra=extra)
+    inside = [part if part is None else part[0] ^ part[1] for part in found]
+    outside = BitShare(x.shape, None if inside[0] is None else ~inside[0], inside[1])
+    share = bit_to_share_share(party, outside)
+    return None if share is None else np.asarray(share.sum(dtype=np.uint64)).reshape(1)
+
+
+async def any_flag(party: Party, counts: Share) -> Share:
+    """1 if any of the counts (each at least 0, their sum below 2^63) is not 0, else 0: a share of shape (1,) with fraction 0.
+
+    4 rounds; 83 B dealt and 26 B exchanged for the comparison of the one sum (an octet for each bit: 664 B), 24 B for the result.
+    """
+    total = -counts.reshape(size(counts.shape)).sum(0, keepdims=True)
+    return await bit_to_share(party, await sign(party, total, 64))
