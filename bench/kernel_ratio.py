@@ -36,18 +36,30 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[f
     return median(turn[0] for turn in turns), median(turn[1] for turn in turns)
 
 
-def product(rows: int, depth: int, columns: int, outputs_first: bool) -> tuple[float, float]:
-    """Median seconds of ours, with the right side packed, and of torch, with it stored (columns, depth) if outputs first."""
-    rng = np.random.default_rng(1)
-    a, b = (rng.integers(0, 2**64, shape, dtype=np.uint64) for shape in ((rows, depth), (depth, columns)))
-    packed, out = ring.pack(b), np.empty((rows, columns), dtype=np.uint64)
-    left = torch.from_numpy(a.view(np.int64))
-    right = torch.from_numpy(b.view(np.int64))
-    if outputs_first:
-        right = right.T.contiguous().T
+def words(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 2**64, shape, dtype=np.uint64)
+
+
+def whole(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.view(np.int64))
+
+
+def gemm(rows: int, depth: int, columns: int) -> tuple[float, float]:
+    """Median seconds of ours, the right side packed, and of torch."""
+    a, b, out = words(rows, depth), words(depth, columns), np.empty((rows, columns), dtype=np.uint64)
+    packed, left, right = ring.pack(b), whole(a), whole(b)
     if not np.array_equal(ring.multiply(a, packed), (left @ right).numpy().view(np.uint64)):
         sys.exit("kernel_ratio: the products differ")
     return compare(lambda: ring.multiply(a, packed, out), lambda: left @ right)
+
+
+def matvec(depth: int, columns: int) -> tuple[float, float]:
+    """Median seconds of ours and of torch in its fastest form, which has one output's weights side by side."""
+    a, b, out = words(depth), words(depth, columns), np.empty(columns, dtype=np.uint64)
+    packed, left, right = ring.pack(b), whole(a), whole(np.ascontiguousarray(b.T))
+    if not np.array_equal(ring.multiply(a, packed), torch.mv(right, left).numpy().view(np.uint64)):
+        sys.exit("kernel_ratio: the products differ")
+    return compare(lambda: ring.multiply(a, packed, out), lambda: torch.mv(right, left))
 
 
 def main() -> int:
@@ -55,10 +67,10 @@ def main() -> int:
         print(f"kernel_ratio: skipped, the kernels here are {ring.features()['isa']}, and the floor is for AVX-512")
         return 0
     torch.set_num_threads(1)
-    ours, theirs = product(128, 768, 768, outputs_first=False)
+    ours, theirs = gemm(128, 768, 768)
     ratio = theirs / ours
     print(f"GEMM 128x768x768: {ratio:.2f}x torch int64 ({128 * 768 * 768 / ours / 1e9:.1f} G multiply-adds a second)")
-    ours, theirs = product(1, 4096, 4096, outputs_first=True)
+    ours, theirs = matvec(4096, 4096)
     print(f"matvec 1x4096x4096: {theirs / ours:.2f}x torch int64 ({8 * 4096 * 4096 / ours / 1e9:.1f} GB of weights a second)")
     if ratio < FLOOR:
         print(f"kernel_ratio: the GEMM is below {FLOOR}x; look at the compiler flags of native/avx512.cpp", file=sys.stderr)
