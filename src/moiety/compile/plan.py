@@ -113,6 +113,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     expected_failures: float = 0.0
     """Expected number of gross truncation errors in one run; 0 when every truncation is failure-free."""
     leakage: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    """Names of all inputs a caller gives, secret and public, in positional order."""
+    public: tuple[tuple[str, str], ...] = ()
+    """Public inputs and the digest of the value that this plan was compiled for."""
+    structure: str = ""
+    """The output's structure as JSON, leaves numbered in the order of ``outputs``."""
     modules: tuple[str, ...] = ()
 
     def encode(self) -> bytes:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from moiety.mpc import rep3
+from moiety.mpc.functions import argmax as argmax_
+from moiety.mpc.functions import maximum, puma, ranges
+from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions.table import Table, Window, lookup
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words, together
@@ -110,6 +113,13 @@ def _concat_shape(x: Share, y: Share, axis: int) -> Share:
 
 
 @op
+def zeros_like(party: Party, x: Share, *, shape: tuple[int, ...], fraction: int) -> Share:
+    """A share of public zeros, held by the roles that hold parts of x."""
+    zero = np.zeros(shape, np.uint64)
+    return Share(shape, fraction, x.bits, None if x.masked is None else zero, None if x.mask is None else zero)
+
+
+@op
 def total(party: Party, x: Share, *, axes: tuple[int, ...], keepdims: bool) -> Share:
     """Sum over axes."""
     return x.sum(axes, keepdims=keepdims)
@@ -155,37 +165,69 @@ async def spread(party: Party, x: Share) -> Share:
 
 
 @op
-async def table(party: Party, x: Share, *coefficients: Words, window: tuple[int, int, int, int], fraction: int) -> Share:
-    """One table: ``coefficients`` (degree + 1, cells). 2 rounds."""
-    [out] = await lookup(party, x, Window(*window), [Table(coefficients[0], fraction)])
-    return out
+async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...], fraction: int) -> Share:
+    """A function by tables of coefficients (degree + 1, cells), finest level first; ``windows`` has four integers a level.
+
+    One level: 2 rounds. With more, a range too wide for uniform cells is served without a comparison: a coarser level is zero in
+    its first cells, and its ``inside`` table is one exactly there. Finer levels cover those cells with room to spare, and what
+    they yield elsewhere is multiplied by zero: ``value = coarse + inside * finer``, one more round a level.
+    """
+    spans = [Window(*windows[4 * i : 4 * i + 4]) for i in range(len(levels))]
+    asked = [[Table(words, fraction)] if i == 0 else [Table(words, fraction), _inside(words)] for i, words in enumerate(levels)]
+    found = await together(party, *(lookup(party, x, window, tables) for window, tables in zip(spans, asked, strict=True)))
+    [value] = found[0]
+    for coarse, inside in found[1:]:
+        value = coarse + await rep3.product(party, inside, value)
+    return value
+
+
+def _inside(coefficients: Words) -> Table:
+    """One in the cells that the coarse level leaves to the finer ones."""
+    inside = np.zeros_like(coefficients)
+    inside[0] = (coefficients == 0).all(0)
+    return Table(inside, 0)
 
 
 @op
-async def wide_table(
-    party: Party,
-    x: Share,
-    fine: Words,
-    coarse: Words,
-    *,
-    window: tuple[int, int, int, int],
-    coarse_window: tuple[int, int, int, int],
-    fraction: int,
-) -> Share:
-    """A function over a range too wide for uniform cells: ``coarse(x) + inside(x) * fine(x)``. 3 rounds, no comparison.
+async def row_max(party: Party, x: Share, *valid: Words, step_bits: int) -> Share:
+    """Maximum over the last axis (kept as 1) within one unit of 2^step_bits; only public ``valid`` places count."""
+    found = await maximum.row_max(party, x, step_bits=step_bits, valid=valid[0].astype(bool) if valid else None)
+    return found.reshape(*x.shape[:-1], 1)
 
-    The coarse table is zero in its first cells, and a second table of the same cells, ``inside``, is one exactly there; the fine
-    table covers them with room to spare, and what it yields elsewhere is multiplied by zero.
-    """
-    inside = np.zeros_like(coarse)
-    inside[0] = (coarse == 0).all(0)
-    [near], [far, gate] = await together(
-        party,
-        lookup(party, x, Window(*window), [Table(fine, fraction)]),
-        lookup(party, x, Window(*coarse_window), [Table(coarse, fraction), Table(inside, 0)]),
-    )
-    chosen = await rep3.product(party, gate, near)
-    return chosen + far
+
+@op
+async def relu(party: Party, x: Share, *, bits: int) -> Share:
+    return await relu_.relu(party, x, bits)
+
+
+@op
+async def argmax(party: Party, x: Share, *, bits: int) -> Share:
+    """Index of the first largest value along the last axis; nothing is revealed."""
+    return await argmax_.argmax(party, x, bits)
+
+
+@op
+async def puma_gelu(party: Party, x: Share) -> Share:
+    return await puma.gelu(party, x)
+
+
+@op
+async def puma_silu(party: Party, x: Share) -> Share:
+    return await puma.silu(party, x)
+
+
+@op
+async def out_of_range(party: Party, x: Share, *, low: int, high: int) -> Share:
+    return await ranges.out_of_range(party, x, low, high)
+
+
+@op
+async def any_flag(party: Party, *counts: Share) -> Share:
+    """One bit: whether any count is not zero."""
+    total = counts[0]
+    for count in counts[1:]:
+        total = total + count
+    return await ranges.any_flag(party, total)
 
 
 @op

@@ -72,6 +72,15 @@ def fit(f: Real, window: Window, unit: float, fraction: int, degree: int = 2) ->
     return Table(words.astype(np.int64).view(np.uint64), fraction)
 
 
+def values(table: Table, window: Window, units: NDArray[np.int64], ahead: int = 0) -> NDArray[np.float64]:
+    """The table in the clear at integer inputs, as if the carry had put them ``ahead`` (0 or 1) cells further on."""
+    offset = (units - window.low) >> window.drop
+    index = (offset >> window.cell_bits) + ahead
+    local = (offset - (index << window.cell_bits)).astype(np.float64)
+    coefficients = table.coefficients.view(np.int64)[:, index & ((1 << window.index_bits) - 1)]
+    return sum(c * local**k for k, c in enumerate(coefficients)) / 2.0**table.fraction  # type: ignore[no-any-return]
+
+
 async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> list[Share]:
     """Evaluate several tables of one window at the secret x. 2 rounds.
 

@@ -1,0 +1,233 @@
+"""Values of a model while it is being lowered, and the builder that collects the plan's nodes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from moiety import ring
+from moiety.compile import tables
+from moiety.compile.calibrate import Range, Ranges
+from moiety.compile.plan import Constant, Input, Node, Output, State, Weight
+from moiety.errors import BudgetExceeded, PlanError
+
+ROOM = 61
+"""Bits a product may fill: failure-free truncation needs |z| < 2^62."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the compiler may choose; all of it ends up in the plan."""
+
+    activation_fraction: int = 14
+    weight_fraction: int = 16
+    table_fraction: int = 32
+    """Fraction bits of looked-up activations; the next product's truncation removes them."""
+    row_fraction: int = 40
+    """Fraction bits of looked-up reciprocals and inverse roots, one a row."""
+    margin: float = 1.5
+    """Calibrated ranges are widened by this factor."""
+    variants: Mapping[str, str] = field(default_factory=dict)
+    """Variant by function name, or by "module:function" for one layer: ``{"gelu": "puma"}``."""
+    check_ranges: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """Known to everybody. With ``rows``, one value for every public position of the run."""
+
+    value: Any
+    rows: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A tensor of the model owner, evaluated by the owner; ``name`` identifies its content."""
+
+    tensor: torch.Tensor
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Secret integers of the client: they can only index an embedding."""
+
+    input: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A shared tensor: ``real = factor * words / 2^fraction * gain + shift`` (the last two pending, along the last axis)."""
+
+    node: int
+    shape: tuple[int, ...]
+    fraction: int
+    bound: float
+    factor: float = 1.0
+    gain: Owned | None = None
+    shift: Owned | None = None
+
+    @property
+    def unit(self) -> float:
+        """Real size of one unit, before gain and shift."""
+        return self.factor * 2.0**-self.fraction
+
+    @property
+    def bits(self) -> float:
+        """log2 of the largest raw value."""
+        return math.log2(max(self.bound, 1e-9) / abs(self.factor)) + self.fraction
+
+
+Value = Public | Owned | Index | Secret | tuple[Any, ...]
+
+
+class Builder:
+    """Collects nodes, constants and weights; every method emits the least that yields what its name says."""
+
+    def __init__(self, options: Options, ranges: Ranges) -> None:
+        self.options, self.ranges = options, ranges
+        self.nodes: list[Node] = []
+        self.modules: list[str] = []
+        self.constants: list[Constant] = []
+        self.inputs: list[Input] = []
+        self.weights: list[Weight] = []
+        self.states: list[State] = []
+        self.outputs: list[Output] = []
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.checks: list[int] = []
+        self.module = ""
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def emit(self, op: str, *inputs: int, **params: Any) -> int:
+        """Append a node, or return the one that already computes the same. Only reveals are never shared."""
+        key = (op, inputs, tuple(sorted(params.items())))
+        if key in self._known and op != "reveal":
+            return self._known[key]
+        self.nodes.append(Node(op, inputs, params))
+        self.modules.append(self.module)
+        self._known[key] = len(self.nodes) - 1
+        return self._known[key]
+
+    def constant(self, words: np.ndarray[Any, Any], *, by_position: bool = False) -> int:
+        """A public array of ring elements as a node."""
+        made = Constant.of(np.ascontiguousarray(words), by_position=by_position)
+        if made not in self.constants[-64:]:
+            self.constants.append(made)
+        return self.emit("constant", index=len(self.constants) - 1 - self.constants[::-1].index(made))
+
+    def encoded(self, x: Public, fraction: int, factor: float = 1.0) -> int:
+        """A public tensor as ring elements ``round(x / factor * 2^fraction)``."""
+        if x.rows is not None:
+            rows = [ring.encode(_array(row) / factor, fraction) for row in x.rows]
+            return self.constant(np.stack(rows), by_position=True)
+        return self.constant(ring.encode(_array(x.value) / factor, fraction))
+
+    def weight(self, x: Owned, fraction: int, *, packed: bool, factor: float = 1.0) -> int:
+        """A tensor of the owner as a shared node, encoded at ``fraction`` after division by ``factor``."""
+        name = f"{x.name}@{fraction}" + (f"/{factor!r}" if factor != 1.0 else "") + ("#packed" if packed else "")
+        if name not in self.tensors:
+            self.tensors[name] = x.tensor if factor == 1.0 else x.tensor / factor
+            self.weights.append(Weight(name, tuple(x.tensor.shape), fraction, packed))
+        index = next(i for i, w in enumerate(self.weights) if w.name == name)
+        return self.emit("weight", index=index)
+
+    def rescaled(self, x: Secret, fraction: int) -> Secret:
+        """x with at most ``fraction`` fraction bits."""
+        if x.fraction <= fraction:
+            return x
+        if x.bits > ROOM:
+            raise BudgetExceeded(
+                f"a value of {self.module} may reach {x.bound:.3g} at {x.fraction} fraction bits, too much for the ring; use fewer fraction bits"
+            )
+        return replace(x, node=self.emit("rescale", x.node, fraction=fraction), fraction=fraction)
+
+    def plain(self, x: Secret) -> Secret:
+        """x without pending gain and shift."""
+        if x.gain is None and x.shift is None:
+            return x
+        out = x
+        if x.gain is not None:
+            x = self.rescaled(x, self.options.activation_fraction)
+            w = self.weight(x.gain, self.options.weight_fraction, packed=False)  # type: ignore[arg-type]
+            node = self.emit("multiply", x.node, w)
+            out = replace(x, node=node, fraction=x.fraction + self.options.weight_fraction)
+        if x.shift is not None:
+            w = self.weight(x.shift, out.fraction, packed=False, factor=out.factor)
+            out = replace(out, node=self.emit("add", out.node, w))
+        return replace(out, gain=None, shift=None)
+
+    def settled(self, x: Secret, fraction: int | None = None) -> Secret:
+        """x as a plain value of factor 1 at the activations' fraction: what two branches can be added in."""
+        target = self.options.activation_fraction if fraction is None else fraction
+        x = self.plain(x)
+        if x.factor != 1.0:
+            power = math.log2(abs(x.factor))
+            if x.factor > 0 and power == round(power):
+                x = replace(x, node=self.emit("as_fraction", x.node, fraction=x.fraction - round(power)), fraction=x.fraction - round(power), factor=1.0)
+            else:
+                x = self._absorb_factor(x)
+        if x.fraction < target:
+            lift = target - x.fraction
+            node = self.emit("scale", x.node, factor=1 << lift, fraction=lift)
+            return replace(x, node=node, fraction=target)
+        return self.rescaled(x, target)
+
+    def _absorb_factor(self, x: Secret) -> Secret:
+        """Multiply by the factor itself, to 16 significant bits."""
+        shift = 15 - math.floor(math.log2(abs(x.factor)))
+        x = self.rescaled(x, self.options.activation_fraction)
+        node = self.emit("scale", x.node, factor=round(x.factor * 2.0**shift), fraction=shift)
+        return replace(x, node=node, fraction=x.fraction + shift, factor=1.0)
+
+    def fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
+        """Operands whose product, bounded by ``bound``, stays within the ring: high fractions are rescaled only where they must."""
+        target = self.options.activation_fraction
+        for _ in range(3):
+            bits = math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction
+            if bits <= ROOM:
+                return x, y
+            if x.fraction >= y.fraction and x.fraction > target:
+                x = self.rescaled(x, target)
+            elif y.fraction > target:
+                y = self.rescaled(y, target)
+            else:
+                x = self.rescaled(x, target)
+        raise BudgetExceeded(f"a product in {self.module} may reach {bound:.3g}: too much for the ring at {x.fraction} + {y.fraction} fraction bits")
+
+    def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
+        """Exact product of two secrets, left at the sum of their fractions."""
+        x, y = self.fitting(self.plain(x), self.plain(y), bound)
+        return Secret(self.emit(op, x.node, y.node), shape, x.fraction + y.fraction, bound, x.factor * y.factor)
+
+    def table(self, f: tables.Function, x: Secret, low: float, high: float, fraction: int, wanted: tables.Wanted, bound: float) -> Secret:
+        """Look f up at x, which lies in [low, high]."""
+        x = self.plain(x)
+        if x.factor < 0:
+            x = self.settled(x)
+        choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
+        if self.options.check_ranges:
+            window = choice.levels[-1].window
+            self.checks.append(self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=min(window.high, math.ceil(high / x.unit) + 1)))
+        levels = [self.constant(level.table.coefficients) for level in choice.levels]
+        windows = tuple(int(v) for level in choice.levels for v in level.window)
+        node = self.emit("table", x.node, *levels, windows=windows, fraction=fraction)
+        return Secret(node, x.shape, fraction, bound)
+
+    def range_of(self, site: str) -> Range:
+        """Calibrated range of an operation. Raises PlanError when calibration never reached it."""
+        if site not in self.ranges:
+            raise PlanError(f"no calibrated range for {site}; give calibration inputs that reach it")
+        return self.ranges[site]
+
+    def variant(self, function: str) -> str:
+        """Which form of a function this layer uses."""
+        chosen = self.options.variants
+        return chosen.get(f"{self.module}:{function}", chosen.get(function, "exact"))
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(value.detach().double().numpy() if isinstance(value, torch.Tensor) else float(value))

@@ -1,0 +1,136 @@
+"""From an unmodified PyTorch module to a flat graph in which every value is public, the model owner's, or secret.
+
+``torch.export`` without decomposition keeps linear layers, attention and activations whole; functionalising removes mutation.
+What depends on no secret is never lowered: it is evaluated, here.
+"""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree
+
+from moiety.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A functional graph, the tensors it closes over, and the names of what a caller passes in."""
+
+    graph: fx.Graph
+    public: Mapping[str, torch.Tensor]
+    """Placeholder name -> constant of the architecture (not in the state dict, so not the owner's secret)."""
+    owned: Mapping[str, tuple[str, torch.Tensor]]
+    """Placeholder name -> (parameter name, tensor) of the model owner."""
+    inputs: tuple[str, ...]
+    """Placeholder names of the caller's inputs, in the order of the flattened (args, kwargs)."""
+    structure: str
+    """The output's structure as JSON: {"leaf": i}, {"tuple" | "list": [...]}, {"dict": {...}}, {"none": true}."""
+    arguments: str = ""
+    """The input's structure as JSON, leaves in the order of ``inputs``."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Node name -> path of the user's module that it came from."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Node name -> file and line in the user's source."""
+
+
+def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
+    """Export ``module`` on example inputs. Raises PlanError with torch's reason when it cannot be exported."""
+    with torch.no_grad(), _without_cache(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about its own internals here; nothing a user could act on
+        try:
+            program = torch.export.export(module.eval(), args, kwargs=dict(kwargs or {}), strict=False)
+            program = program.run_decompositions({})
+        except Exception as error:
+            raise PlanError(f"torch.export cannot capture {type(module).__name__}: {error}. Make its forward exportable first") from error
+    return _captured(program)
+
+
+def _captured(program: Any) -> Captured:
+    public: dict[str, torch.Tensor] = {}
+    owned: dict[str, tuple[str, torch.Tensor]] = {}
+    inputs = []
+    for spec in program.graph_signature.input_specs:
+        name, target = spec.arg.name, spec.target
+        match spec.kind:
+            case InputKind.USER_INPUT:
+                inputs.append(name)
+            case InputKind.PARAMETER:
+                owned[name] = (target, program.state_dict[target].detach())
+            case InputKind.BUFFER if spec.persistent and program.state_dict[target].is_floating_point():
+                owned[name] = (target, program.state_dict[target].detach())
+            case _:
+                held = program.state_dict.get(target)
+                public[name] = (held if held is not None else program.constants[target]).detach()
+    nodes = [n for n in program.graph.nodes if n.op == "call_function"]
+    return Captured(
+        graph=program.graph,
+        public=public,
+        owned=owned,
+        inputs=tuple(inputs),
+        structure=json.dumps(_describe(program.call_spec.out_spec, iter(range(1 << 20)))),
+        arguments=json.dumps(_describe(program.call_spec.in_spec, iter(range(1 << 20)))),
+        modules={n.name: _module_of(n) for n in nodes},
+        sources={n.name: _source_of(n) for n in nodes},
+    )
+
+
+def _module_of(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    return str(path).removeprefix("L['self'].").replace("L['self']", "")
+
+
+def _source_of(node: fx.Node) -> str:
+    trace = node.meta.get("stack_trace") or ""
+    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    return lines[-1] if lines else ""
+
+
+def _describe(spec: Any, leaves: Iterator[int]) -> dict[str, Any]:
+    """A pytree spec as plain data; model outputs become dicts."""
+    if spec.is_leaf():
+        return {"leaf": next(leaves)}
+    children = [_describe(child, leaves) for child in spec.children()]
+    if spec.type in (tuple, list):
+        return {spec.type.__name__: children}
+    if spec.type is type(None) or not children:
+        return {"none": True}
+    keys = spec.context if isinstance(spec.context, list) else list(spec.context[0]) if isinstance(spec.context, tuple) else None
+    if keys is None:
+        raise PlanError(f"an output of type {spec.type} cannot be described; return tensors, tuples, lists or dicts")
+    return {"dict": dict(zip(map(str, keys), children, strict=True))}
+
+
+@contextlib.contextmanager
+def _without_cache(module: torch.nn.Module) -> Iterator[None]:
+    """Switch off the mutable cache of HuggingFace models for a single pass."""
+    config = getattr(module, "config", None)
+    before = getattr(config, "use_cache", None)
+    if config is None or before is None:
+        yield
+        return
+    config.use_cache = False
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
+def flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Leaves of the call in the order of ``Captured.inputs``."""
+    leaves, _ = _pytree.tree_flatten((tuple(args), dict(kwargs)))
+    return leaves
+
+
+def evaluate(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """Run one node of the graph in the clear."""
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    with torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -1,0 +1,210 @@
+"""From a captured graph to plan nodes. What is public is evaluated, what is the owner's is evaluated by the owner, the rest is lowered."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from moiety.compile.builder import Builder, Index, Options, Owned, Public, Secret, Value
+from moiety.compile.calibrate import Ranges, sites
+from moiety.compile.capture import Captured
+from moiety.compile.plan import Input, Output, State
+from moiety.errors import InputError, UnsupportedOp
+
+aten = torch.ops.aten
+
+
+class Call:
+    """One operation while it is lowered: its node, its values, and the ranges around it."""
+
+    def __init__(self, lowering: "Lowering", node: fx.Node) -> None:
+        self.lowering, self.node, self.builder = lowering, node, lowering.builder
+        self.args = fx.map_arg(node.args, lambda n: lowering.values[n])
+        self.kwargs = fx.map_arg(node.kwargs, lambda n: lowering.values[n])
+        shape = getattr(node.meta.get("val"), "shape", ())
+        self.shape: tuple[int, ...] = tuple(int(s) for s in shape)
+
+    def arg(self, position: int, name: str = "", default: Any = None) -> Any:
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    @property
+    def site(self) -> str:
+        return self.lowering.sites[self.node]
+
+    @property
+    def bound(self) -> float:
+        """Largest magnitude of the result: calibrated, with margin."""
+        return self.builder.range_of(self.site).bound * self.builder.options.margin
+
+    def input_bound(self) -> float:
+        """Largest magnitude of the first argument, with margin."""
+        low, high = self.input_range()
+        return max(abs(low), abs(high)) * self.builder.options.margin
+
+    def input_range(self, position: int = 0) -> tuple[float, float]:
+        """Calibrated low and high of an argument, without margin."""
+        node = self.node.args[position]
+        found = self.builder.range_of(self.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
+        return found.low, found.high
+
+
+Rule = Callable[[Call], Value]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Register how an ATen operation with a secret operand is lowered."""
+
+    def register(f: Rule) -> Rule:
+        for target in targets:
+            RULES[target] = f
+        return f
+
+    return register
+
+
+IGNORED = {aten._assert_tensor_metadata.default}
+
+
+class Lowering:
+    """One pass over the graph. ``states``: input name -> (axis, output leaf that is written back)."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        ranges: Ranges,
+        options: Options,
+        *,
+        public: Mapping[str, Any],
+        position: tuple[str, Sequence[int]] | None = None,
+        states: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        self.captured, self.options = captured, options
+        self.builder = Builder(options, ranges)
+        self.sites = sites(captured)
+        self.public, self.position, self.states = public, position, states or {}
+        self.values: dict[fx.Node, Any] = {}
+
+    def run(self) -> Builder:
+        """Lower everything. Raises UnsupportedOp that lists all operations without a private form."""
+        missing = self._unsupported()
+        if missing:
+            raise UnsupportedOp("no private form for:\n" + "\n".join(f"  {line}" for line in missing))
+        for node in self.captured.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+            elif node.op == "output":
+                self._outputs(node.args[0])
+        return self.builder
+
+    def _unsupported(self) -> list[str]:
+        secret: set[fx.Node] = set()
+        missing = []
+        for node in self.captured.graph.nodes:
+            if node.op == "placeholder":
+                given = node.name in self.captured.inputs and node.name not in self.public
+                if given and not (self.position and node.name == self.position[0]):
+                    secret.add(node)
+            elif node.op == "call_function" and any(n in secret for n in node.all_input_nodes):
+                secret.add(node)
+                if node.target not in RULES and node.target not in IGNORED:
+                    where = self.captured.modules.get(node.name) or "the model itself"
+                    missing.append(f"{node.target} in {where}  {self.captured.sources.get(node.name, '')}".rstrip())
+        return missing
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        name = node.name
+        if name in self.captured.owned:
+            target, tensor = self.captured.owned[name]
+            return Owned(tensor, target)
+        if name in self.captured.public:
+            return Public(self.captured.public[name])
+        if self.position and name == self.position[0]:
+            return Public(None, tuple(torch.tensor(p) for p in self.position[1]))
+        if name in self.public:
+            return Public(self.public[name])
+        val = node.meta["val"]
+        if not isinstance(val, torch.Tensor):
+            return Public(val)
+        shape = tuple(int(s) for s in val.shape)
+        if name in self.states:
+            fraction = self.options.activation_fraction
+            self.builder.states.append(State(name, shape, self.states[name][0], fraction))
+            return Secret(self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, self.builder.range_of(name).bound)
+        if val.is_floating_point():
+            bound = self.builder.range_of(name).bound * self.options.margin
+            fraction = self.options.activation_fraction
+            self.builder.inputs.append(Input(name, shape, "fixed", fraction, bound))
+            return Secret(self.builder.emit("input", index=len(self.builder.inputs) - 1), shape, fraction, bound)
+        return Index(name, shape)
+
+    def _call(self, node: fx.Node) -> Any:
+        self.builder.module = self.captured.modules.get(node.name, "")
+        if node.target in IGNORED:
+            return Public(None)
+        used = [self.values[n] for n in node.all_input_nodes]
+        if any(_is_secret(v) for v in used):
+            return RULES[node.target](Call(self, node))
+        if any(isinstance(v, Owned) for v in used):
+            return self._owned(node)
+        return self._evaluate(node)
+
+    def _evaluate(self, node: fx.Node) -> Public:
+        count = max((len(v.rows) for n in node.all_input_nodes if (v := self.values[n]).rows is not None), default=0)
+        if not count:
+            return Public(self._torch(node, lambda v: v.value))
+        return Public(None, tuple(self._torch(node, lambda v, i=i: v.value if v.rows is None else v.rows[i]) for i in range(count)))  # type: ignore[misc]
+
+    def _torch(self, node: fx.Node, value: Callable[[Any], Any]) -> Any:
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: value(self.values[n]))
+        with torch.no_grad():
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _owned(self, node: fx.Node) -> Owned:
+        for n in node.all_input_nodes:
+            if isinstance(v := self.values[n], Public) and v.rows is not None:
+                raise UnsupportedOp(f"{node.target} in {self.builder.module} mixes weights with the run's position")
+        tensor = self._torch(node, lambda v: v.tensor if isinstance(v, Owned) else v.value)
+        described = fx.map_arg((node.args, node.kwargs), lambda n: _describe(self.values[n]))
+        return Owned(tensor, f"{node.target}{described}")
+
+    def _outputs(self, leaves: Any) -> None:
+        written = {leaf: name for name, (_, leaf) in self.states.items()}
+        self.builder.module = "output"
+        index = 0
+        for leaf, node in enumerate(leaves):
+            value = self.values[node] if isinstance(node, fx.Node) else node
+            if not isinstance(value, Secret):
+                raise InputError(f"output {leaf} of the model depends on no secret input; return only what the data owner's input decides")
+            settled = self.builder.settled(value)
+            if leaf in written:
+                self._write(written[leaf], settled.node)
+                continue
+            reveal = self.builder.emit("reveal", settled.node)
+            self.builder.outputs.append(Output(f"output {index}", reveal, settled.shape, settled.fraction, value.bound))
+            index += 1
+
+    def _write(self, name: str, node: int) -> None:
+        states = self.builder.states
+        i = next(i for i, state in enumerate(states) if state.name == name)
+        states[i] = State(name, states[i].shape, states[i].axis, states[i].fraction, node)
+
+
+def _is_secret(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(_is_secret(v) for v in value)
+    return isinstance(value, Secret | Index)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Owned):
+        return value.name
+    if isinstance(value.value, torch.Tensor):
+        return hashlib.sha256(value.value.contiguous().numpy().tobytes()).hexdigest()[:16]
+    return repr(value.value)

@@ -1,0 +1,240 @@
+"""Lowering of arithmetic: sums, products, means, powers, quotients."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from moiety.compile.builder import Owned, Public, Secret
+from moiety.compile.lower import Call, aten, rule
+from moiety.compile.tables import Wanted
+from moiety.errors import UnsupportedOp
+from moiety.mpc.functions import activations
+
+PUBLIC_FRACTION = 14
+"""Fraction bits of public factors (rotary angles, scales) that are not integers."""
+
+
+@rule(aten.add.Tensor, aten.add.Scalar)
+def add(call: Call) -> Secret:
+    return _add(call, call.args[0], call.args[1], call.kwargs.get("alpha", 1))
+
+
+@rule(aten.sub.Tensor, aten.sub.Scalar)
+def subtract(call: Call) -> Secret:
+    return _add(call, call.args[0], call.args[1], -call.kwargs.get("alpha", 1))
+
+
+@rule(aten.rsub.Scalar, aten.rsub.Tensor)
+def subtract_from(call: Call) -> Secret:
+    return _add(call, call.args[1], call.args[0], -call.kwargs.get("alpha", 1))
+
+
+@rule(aten.neg.default)
+def negate(call: Call) -> Secret:
+    x = call.builder.plain(call.args[0])
+    return replace(x, node=call.builder.emit("negate", x.node))
+
+
+def _add(call: Call, x: Any, y: Any, sign: float) -> Secret:
+    """x + sign * y for any mixture of secret and other operands."""
+    if isinstance(y, Secret) and sign != 1:
+        y = _scaled(call, y, sign)
+    elif sign != 1:
+        y = _negated(y, sign)
+    if not isinstance(x, Secret):
+        x, y = y, x
+    b = call.builder
+    if isinstance(y, Secret):
+        x, y = _aligned(call, x, y)
+        return replace(x, node=b.emit("add", x.node, y.node), shape=call.shape, bound=call.bound)
+    x = b.plain(x)
+    if isinstance(y, Owned):
+        w = b.weight(y, x.fraction, packed=False, factor=x.factor)
+        return replace(x, node=b.emit("add", x.node, w), shape=call.shape, bound=call.bound)
+    words = b.encoded(_as_public(y), x.fraction, x.factor)
+    return replace(x, node=b.emit("add_public", x.node, words), shape=call.shape, bound=call.bound)
+
+
+def _aligned(call: Call, x: Secret, y: Secret) -> tuple[Secret, Secret]:
+    x, y = call.builder.plain(x), call.builder.plain(y)
+    if x.factor == y.factor:
+        if x.fraction == y.fraction:
+            return x, y
+        low = max(min(x.fraction, y.fraction), call.builder.options.activation_fraction)
+        if min(x.fraction, y.fraction) == low:
+            return call.builder.rescaled(x, low), call.builder.rescaled(y, low)
+    return call.builder.settled(x), call.builder.settled(y)
+
+
+def _as_public(value: Any) -> Public:
+    return value if isinstance(value, Public) else Public(value)
+
+
+def _negated(value: Any, sign: float) -> Any:
+    if isinstance(value, Owned):
+        return Owned(sign * value.tensor, f"{sign}*({value.name})")
+    value = _as_public(value)
+    if value.rows is not None:
+        return Public(None, tuple(sign * row for row in value.rows))
+    return Public(sign * value.value)
+
+
+@rule(aten.mul.Tensor, aten.mul.Scalar)
+def multiply(call: Call) -> Any:
+    x, y = call.args[0], call.args[1]
+    if not isinstance(x, Secret):
+        x, y = y, x
+    if isinstance(y, Secret):
+        if x == y and _only_mean(call):
+            return Square(x)
+        return call.builder.multiply(x, y, call.shape, call.bound)
+    if isinstance(y, Owned):
+        return _times_owned(call, x, y)
+    return _scaled(call, x, y)
+
+
+def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
+    if w.tensor.ndim == 1 and w.tensor.shape[0] == x.shape[-1] and x.gain is None and x.shift is None:
+        return replace(x, gain=w, bound=call.bound)  # folded into the next linear layer where there is one
+    b = call.builder
+    x = b.rescaled(b.plain(x), b.options.activation_fraction)
+    fraction = b.options.weight_fraction
+    node = b.emit("multiply", x.node, b.weight(w, fraction, packed=False))
+    return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
+
+
+def _scaled(call: Call, x: Secret, by: Any) -> Secret:
+    """x times something public: a lone number only changes the factor."""
+    y, b = _as_public(by), call.builder
+    number = _number(y)
+    x = b.plain(x)
+    if number is not None and number != 0:
+        return replace(x, factor=x.factor * number, bound=x.bound * abs(number))
+    values = [y.value] if y.rows is None else list(y.rows)
+    whole = all(float((v - v.round()).abs().max()) == 0 for v in map(torch.as_tensor, values))
+    fraction = 0 if whole else PUBLIC_FRACTION
+    if fraction:
+        x = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)[0]
+    node = b.emit("multiply_public", x.node, b.encoded(y, fraction), fraction=fraction)
+    return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
+
+
+def _number(y: Public) -> float | None:
+    if y.rows is not None:
+        return None
+    value = torch.as_tensor(y.value)
+    return float(value) if value.numel() == 1 and value.ndim == 0 else None
+
+
+class Square:
+    """x * x whose only use is a mean over the last axis: one word a row instead of one an element."""
+
+    def __init__(self, x: Secret) -> None:
+        self.x = x
+
+
+def _only_mean(call: Call) -> bool:
+    users = list(call.node.users)
+    return len(users) == 1 and users[0].target is aten.mean.dim and _last_axis(users[0].args[1], len(call.shape))
+
+
+def _last_axis(dims: Any, rank: int) -> bool:
+    return [d % rank for d in dims] == [rank - 1]
+
+
+@rule(aten.pow.Tensor_Scalar)
+def power(call: Call) -> Any:
+    x, exponent = call.args
+    match exponent:
+        case 2:
+            return Square(x) if _only_mean(call) else call.builder.multiply(x, x, call.shape, call.bound)
+        case 3:
+            square = call.builder.multiply(x, x, call.shape, call.bound ** (2 / 3))
+            return call.builder.multiply(call.builder.settled(square), x, call.shape, call.bound)
+        case 0.5:
+            return root(call)
+        case -0.5:
+            return inverse_root(call)
+    raise UnsupportedOp(f"power {exponent} in {call.builder.module}; 2, 3, 0.5 and -0.5 have a private form")
+
+
+@rule(aten.mean.dim, aten.sum.dim_IntList)
+def total(call: Call) -> Secret:
+    x, b = call.args[0], call.builder
+    mean = call.node.target is aten.mean.dim
+    if isinstance(x, Square):
+        inner = b.plain(x.x)
+        inner = _room_for_square(call, inner)
+        keep = b.emit("sum_of_squares", inner.node)
+        count = inner.shape[-1] if mean else 1
+        node = keep if call.arg(2, "keepdim", False) else b.emit("reshape", keep, shape=call.shape)
+        return Secret(node, call.shape, 2 * inner.fraction, call.bound, inner.factor**2 / count)
+    x = b.plain(x)
+    rank = len(x.shape)
+    axes = tuple(sorted(d % rank for d in (call.arg(1, "dim") or range(rank))))
+    count = int(np.prod([x.shape[a] for a in axes])) if mean else 1
+    node = b.emit("total", x.node, axes=axes, keepdims=bool(call.arg(2, "keepdim", False)))
+    return replace(x, node=node, shape=call.shape, factor=x.factor / count, bound=call.bound)
+
+
+def _room_for_square(call: Call, x: Secret) -> Secret:
+    """x at a fraction whose sum of squares stays within the ring."""
+    x = call.builder.rescaled(x, call.builder.options.activation_fraction)
+    total_bound = call.bound * x.shape[-1]
+    while np.log2(max(total_bound, 1e-9) / x.factor**2) + 2 * x.fraction > 61:
+        x = call.builder.rescaled(x, x.fraction - 1)
+    return x
+
+
+RELATIVE = Wanted(2.0**-12, 0.0)
+
+
+def _positive_table(call: Call, f: Any, x: Secret, bound: float) -> Secret:
+    """A function of positive values over a wide range: relative error, range widened by the margin at both ends."""
+    low, high = call.input_range()
+    margin = 2 * call.builder.options.margin
+    if low <= 0:
+        raise UnsupportedOp(f"{call.node.target} in {call.builder.module} was calibrated at {low:g}; it needs values above zero")
+    return call.builder.table(f, x, low / margin, high * margin, call.builder.options.row_fraction, RELATIVE, bound)
+
+
+@rule(aten.rsqrt.default)
+def inverse_root(call: Call) -> Secret:
+    return _positive_table(call, activations.rsqrt, call.args[0], call.bound * call.builder.options.margin)
+
+
+@rule(aten.sqrt.default)
+def root(call: Call) -> Secret:
+    x = call.builder.plain(call.args[0])
+    low, high = call.input_range()
+    margin = 2 * call.builder.options.margin
+    wanted = Wanted(2.0**-12, max(high, 1e-6) ** 0.5 * 2.0**-8)
+    return call.builder.table(activations.sqrt, x, max(low / margin, 1e-9), high * margin, call.builder.options.table_fraction, wanted, call.bound)
+
+
+@rule(aten.reciprocal.default)
+def inverse(call: Call) -> Secret:
+    return _positive_table(call, activations.reciprocal, call.args[0], call.bound * call.builder.options.margin)
+
+
+@rule(aten.div.Tensor, aten.div.Scalar)
+def divide(call: Call) -> Any:
+    x, y = call.args[0], call.args[1]
+    if not isinstance(y, Secret):
+        if isinstance(y, Owned):
+            return _times_owned(call, x, Owned(1 / y.tensor, f"1/({y.name})"))
+        public = _as_public(y)
+        inverted = Public(None, tuple(1 / r for r in public.rows)) if public.rows is not None else Public(1 / torch.as_tensor(public.value))
+        return _scaled(call, x, inverted)
+    node = call.node.args[1]
+    found = call.builder.range_of(call.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
+    margin = 2 * call.builder.options.margin
+    if found.low <= 0:
+        raise UnsupportedOp(f"a division in {call.builder.module} has a divisor calibrated at {found.low:g}; it needs values above zero")
+    fraction = call.builder.options.row_fraction
+    r = call.builder.table(activations.reciprocal, y, found.low / margin, found.high * margin, fraction, RELATIVE, margin / found.low)
+    if not isinstance(x, Secret):
+        return _scaled(call, r, x)
+    return call.builder.multiply(x, r, call.shape, call.bound)

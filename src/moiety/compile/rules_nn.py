@@ -1,0 +1,242 @@
+"""Lowering of layers: linear, embedding, norms, activations, softmax and attention."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from moiety.compile.builder import ROOM, Builder, Index, Owned, Public, Secret
+from moiety.compile.lower import Call, aten, rule
+from moiety.compile.plan import Input
+from moiety.compile.rules_arithmetic import RELATIVE
+from moiety.compile.tables import Function, Wanted
+from moiety.errors import InputError, UnsupportedOp
+from moiety.mpc.functions import activations
+
+ACTIVATION = Wanted(2.0**-11)
+
+
+@rule(aten.linear.default)
+def linear(call: Call) -> Secret:
+    x, w, bias = call.args[0], call.args[1], call.arg(2, "bias")
+    if not isinstance(w, Owned):
+        raise UnsupportedOp(f"a linear layer in {call.builder.module} whose weight is not a parameter of the model")
+    return _linear(call, x, Owned(w.tensor.T, f"{w.name}.T"), bias)
+
+
+@rule(aten.addmm.default)
+def addmm(call: Call) -> Secret:
+    bias, x, w = call.args[:3]
+    if not isinstance(w, Owned) or not isinstance(bias, Owned):
+        raise UnsupportedOp(f"addmm in {call.builder.module} needs weights that are parameters of the model")
+    return _linear(call, x, w, bias)
+
+
+@rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
+def matmul(call: Call) -> Secret:
+    x, y = call.args[:2]
+    if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2:
+        return _linear(call, x, y, None)
+    if isinstance(x, Secret) and isinstance(y, Secret):
+        return call.builder.multiply(x, y, call.shape, call.bound, "matmul")
+    raise UnsupportedOp(f"matmul in {call.builder.module} of {type(x).__name__.lower()} and {type(y).__name__.lower()} values")
+
+
+def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
+    """x @ w + bias, with a pending gain and shift of x folded into the weights by their owner."""
+    b = call.builder
+    if x.shift is not None:
+        moved = Owned(x.shift.tensor @ w.tensor, f"({x.shift.name})@({w.name})")
+        bias = moved if bias is None else Owned(bias.tensor + moved.tensor, f"{bias.name}+{moved.name}")
+    if x.gain is not None:
+        w = Owned(x.gain.tensor[:, None] * w.tensor, f"({x.gain.name})*({w.name})")
+    x = replace(x, gain=None, shift=None)
+    fraction = b.options.weight_fraction
+    x, _ = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)
+    out = Secret(b.emit("linear", x.node, b.weight(w, fraction, packed=True)), call.shape, x.fraction + fraction, call.bound, x.factor)
+    if bias is None:
+        return out
+    return replace(out, node=b.emit("add", out.node, b.weight(bias, out.fraction, packed=False, factor=out.factor)))
+
+
+@rule(aten.embedding.default)
+def embedding(call: Call) -> Secret:
+    w, index = call.args[:2]
+    if not isinstance(index, Index) or not isinstance(w, Owned):
+        raise InputError(f"{call.builder.module}: only integers given by the data owner can index an embedding of the model")
+    b, classes = call.builder, w.tensor.shape[0]
+    known = {i.name: i for i in b.inputs}
+    if index.input not in known:
+        b.inputs.append(Input(index.input, index.shape, "one_hot", 0, 1.0, classes))
+    elif known[index.input].classes != classes:
+        raise UnsupportedOp(f"input {index.input} indexes embeddings of {known[index.input].classes} and of {classes} rows")
+    position = next(i for i, given in enumerate(b.inputs) if given.name == index.input)
+    fraction = b.options.activation_fraction
+    one_hot = b.emit("input", index=position)
+    node = b.emit("linear", one_hot, b.weight(w, fraction, packed=True))
+    return Secret(node, call.shape, fraction, call.bound)
+
+
+@rule(aten.layer_norm.default)
+def layer_norm(call: Call) -> Secret:
+    """Rounds: spread 1, inverse root 2 (more for a wide range), product and truncation 2. Gain and shift stay pending."""
+    x, shape = call.args[0], call.args[1]
+    if len(shape) != 1:
+        raise UnsupportedOp(f"layer_norm over {len(shape)} axes in {call.builder.module}; only the last axis has a private form")
+    b, n = call.builder, shape[0]
+    x = b.settled(x)
+    spread = Secret(b.emit("spread", x.node), (*x.shape[:-1], 1), 2 * x.fraction, 0.0, 1.0 / n**2)
+    low, high = _variance_range(call)
+    margin = 2 * b.options.margin
+    eps = float(call.arg(4, "eps", 1e-5))
+    shifted = replace(spread, node=b.emit("add_public", spread.node, b.encoded(Public(eps), spread.fraction, spread.factor)))
+    fraction = min(b.options.row_fraction, int(ROOM - 1 - x.fraction - 1.5 * np.log2(n)))  # |n (x - mean) / sigma| <= n^1.5
+    inverse = b.table(activations.rsqrt, shifted, (low + eps) / margin, (high + eps) * margin, fraction, RELATIVE, (margin / (low + eps)) ** 0.5)
+    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True))
+    normal = b.multiply(Secret(centred, x.shape, x.fraction, x.bound * 2, 1.0 / n), inverse, x.shape, n**0.5)
+    normal = b.settled(_folded_factor(b, normal))
+    gain, shift = call.arg(2, "weight"), call.arg(3, "bias")
+    return replace(normal, gain=gain if isinstance(gain, Owned) else None, shift=shift if isinstance(shift, Owned) else None, bound=call.bound)
+
+
+def _folded_factor(b: Builder, x: Secret) -> Secret:
+    """Absorb 1/n at the product's high fraction, so that only one truncation follows."""
+    power = np.log2(abs(x.factor))
+    if power == round(power):
+        return x
+    room = int(60 - x.bits)
+    shift = min(15, room) - int(np.floor(power))
+    if room < 8:
+        return x
+    factor = round(x.factor * 2.0**shift)
+    return replace(x, node=b.emit("scale", x.node, factor=factor, fraction=shift), fraction=x.fraction + shift, factor=1.0)
+
+
+def _variance_range(call: Call) -> tuple[float, float]:
+    found = call.builder.range_of(call.site + "|variance")
+    return found.low, found.high
+
+
+FUNCTIONS: dict[Any, tuple[str, Function]] = {
+    aten.silu.default: ("silu", activations.silu),
+    aten.tanh.default: ("tanh", activations.tanh),
+    aten.sigmoid.default: ("sigmoid", activations.sigmoid),
+    aten.softplus.default: ("softplus", activations.softplus),
+    aten.exp.default: ("exp", activations.exp),
+}
+
+
+@rule(*FUNCTIONS)
+def activation(call: Call) -> Secret:
+    name, f = FUNCTIONS[call.node.target]
+    return _activation(call, name, f)
+
+
+@rule(aten.gelu.default)
+def gelu(call: Call) -> Secret:
+    return _activation(call, "gelu", activations.gelu_tanh if call.kwargs.get("approximate") == "tanh" else activations.gelu)
+
+
+def _activation(call: Call, name: str, f: Function) -> Secret:
+    b, x = call.builder, call.args[0]
+    if b.variant(name) != "exact":
+        x = b.settled(x)
+        return Secret(b.emit(f"{b.variant(name)}_{name}", x.node), x.shape, b.options.activation_fraction, call.bound)
+    low, high = call.input_range()
+    width = (b.options.margin - 1) * max(high - low, abs(low), abs(high), 1.0)
+    bound = float(np.abs(f(np.linspace(low - width, high + width, 257))).max())
+    wanted = Wanted(2.0**-11, 2.0**-8) if name == "exp" else ACTIVATION
+    return b.table(f, x, low - width, high + width, b.options.table_fraction, wanted, max(bound, 1.0))
+
+
+@rule(aten.relu.default)
+def relu(call: Call) -> Secret:
+    x = call.builder.settled(call.args[0])
+    bits = min(64, max(8, int(np.ceil(np.log2(max(call.input_bound(), 1e-3) * 2.0**x.fraction))) + 2))
+    return replace(x, node=call.builder.emit("relu", x.node, bits=bits), bound=call.bound)
+
+
+@rule(aten.softmax.int, aten._softmax.default)
+def softmax(call: Call) -> Secret:
+    x = call.builder.plain(call.args[0])
+    if call.args[1] % len(x.shape) != len(x.shape) - 1:
+        raise UnsupportedOp(f"softmax over an inner axis in {call.builder.module}; move the axis last")
+    low, high = call.input_range()
+    weights, inverse = _exponentials(call.builder, x, None, max(abs(low), abs(high)), high - low)
+    weights = call.builder.rescaled(weights, 16)
+    return call.builder.multiply(weights, inverse, call.shape, 1.5)
+
+
+@rule(aten.scaled_dot_product_attention.default)
+def attention(call: Call) -> Secret:
+    """softmax(q k^T scale) v with a public mask: scores 1 round, row maximum log2(n), exp 2, then sums and values in parallel."""
+    b = call.builder
+    q, k, v = (b.settled(x) for x in call.args[:3])
+    if k.shape[1] != q.shape[1]:
+        k, v = (_repeat_heads(b, x, q.shape[1]) for x in (k, v))
+    found = b.range_of(call.site)
+    scale = call.kwargs.get("scale") or q.shape[-1] ** -0.5
+    swapped = replace(k, node=b.emit("permute", k.node, dims=(0, 1, 3, 2)), shape=(*k.shape[:2], k.shape[3], k.shape[2]))
+    shape = (*q.shape[:3], k.shape[2])
+    scores = b.multiply(q, swapped, shape, found.bound * b.options.margin / scale, "matmul")
+    scores = replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin)
+    weights, inverse = _exponentials(b, scores, _mask(call, shape), found.bound, found.spread)
+    mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
+    return b.multiply(b.settled(mixed), inverse, call.shape, v.bound * 1.1)
+
+
+def _repeat_heads(b: Builder, x: Secret, heads: int) -> Secret:
+    batch, kv, rows, width = x.shape
+    wide = b.emit("expand", b.emit("reshape", x.node, shape=(batch, kv, 1, rows, width)), shape=(batch, kv, heads // kv, rows, width))
+    shape = (batch, heads, rows, width)
+    return replace(x, node=b.emit("reshape", wide, shape=shape), shape=shape)
+
+
+def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
+    """Which pairs count, as public zeros and ones; None when all do."""
+    mask, causal = call.arg(3, "attn_mask"), call.arg(5, "is_causal", False)
+    if isinstance(mask, Secret | Index | Owned):
+        raise InputError(f"the attention mask in {call.builder.module} depends on a secret; name it in deploy(..., public=(...))")
+    if causal:
+        return Public(torch.ones(shape, dtype=torch.bool).tril())
+    if mask is None:
+        return None
+
+    def valid(m: Any) -> Any:
+        return torch.broadcast_to(m if m.dtype is torch.bool else m > -1e4, (1, 1, *shape[2:]) if m.shape[0] == 1 and m.shape[1] == 1 else shape)
+
+    if mask.rows is not None:
+        return Public(None, tuple(valid(row) for row in mask.rows))
+    made = valid(mask.value)
+    return None if bool(made.all()) else Public(made)
+
+
+def _exponentials(b: Builder, x: Secret, mask: Public | None, bound: float, spread: float) -> tuple[Secret, Secret]:
+    """exp(x - c) under the mask, and the reciprocal of its row sums, for c within one step of the row's maximum."""
+    step_bits = int(np.ceil(np.log2(bound * b.options.margin / 62.0 / x.unit)))
+    step = x.unit * 2.0**step_bits
+    valid = [] if mask is None else [b.encoded(mask, 0)]
+    top = _top(b, x, mask, valid, step_bits)
+    lowered = replace(x, node=b.emit("subtract", x.node, top))
+    if valid:  # pairs that do not count are looked up at zero, inside the table, and then multiplied by zero
+        lowered = replace(lowered, node=b.emit("multiply_public", lowered.node, valid[0], fraction=0))
+    low = -(spread * b.options.margin + 2 * step + 1)
+    e = b.table(activations.exp, lowered, low, step, b.options.table_fraction, Wanted(2.0**-11, float(np.exp(-step))), float(np.exp(step)))
+    if valid:
+        e = replace(e, node=b.emit("multiply_public", e.node, valid[0], fraction=0))
+    axis = len(x.shape) - 1
+    total = replace(e, node=b.emit("total", e.node, axes=(axis,), keepdims=True), shape=(*x.shape[:-1], 1))
+    widest = x.shape[-1] * float(np.exp(step))
+    inverse = b.table(activations.reciprocal, total, float(np.exp(-step)) * 0.98, widest * 1.01, b.options.row_fraction, RELATIVE, float(np.exp(step)) * 1.1)
+    return e, inverse
+
+
+def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], step_bits: int) -> int:
+    """Row maxima. A mask that moves with the position must not change sizes: its excluded places are set to the lowest value."""
+    if mask is None or mask.rows is None:
+        return b.emit("row_max", x.node, *valid, step_bits=step_bits)
+    floor = np.uint64(-(64 << step_bits) & (2**64 - 1))
+    lowest = b.constant(np.stack([(~row).numpy().astype(np.uint64) * floor for row in mask.rows]), by_position=True)
+    kept = b.emit("multiply_public", x.node, valid[0], fraction=0)
+    return b.emit("row_max", b.emit("add_public", kept, lowest), step_bits=step_bits)

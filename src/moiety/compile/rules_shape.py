@@ -1,0 +1,123 @@
+"""Lowering of operations that only move elements: local, no bytes, no rounds."""
+
+import operator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from moiety.compile.builder import Public, Secret
+from moiety.compile.lower import Call, aten, rule
+
+
+def _moved(call: Call, op: str, **params: Any) -> Secret:
+    x = call.builder.plain(call.args[0])
+    return replace(x, node=call.builder.emit(op, x.node, **params), shape=call.shape)
+
+
+@rule(
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.dropout.default,
+    aten.lift_fresh_copy.default,
+)
+def same(call: Call) -> Any:
+    return call.args[0]
+
+
+@rule(aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
+@rule(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
+def reshaped(call: Call) -> Secret:
+    return _moved(call, "reshape", shape=call.shape)
+
+
+@rule(aten.expand.default)
+def expanded(call: Call) -> Secret:
+    return _moved(call, "expand", shape=call.shape)
+
+
+@rule(aten.transpose.int)
+def transposed(call: Call) -> Secret:
+    rank = len(call.shape)
+    a, b = call.args[1] % rank, call.args[2] % rank
+    dims = list(range(rank))
+    dims[a], dims[b] = b, a
+    return _moved(call, "permute", dims=tuple(dims))
+
+
+@rule(aten.t.default)
+def flipped(call: Call) -> Secret:
+    return _moved(call, "permute", dims=tuple(reversed(range(len(call.shape)))))
+
+
+@rule(aten.permute.default)
+def permuted(call: Call) -> Secret:
+    rank = len(call.shape)
+    return _moved(call, "permute", dims=tuple(d % rank for d in call.args[1]))
+
+
+@rule(aten.slice.Tensor)
+def sliced(call: Call) -> Secret:
+    x = call.args[0]
+    axis = call.arg(1, "dim", 0) % len(x.shape)
+    size = x.shape[axis]
+    start, stop, _ = slice(call.arg(2, "start"), call.arg(3, "end")).indices(size)
+    step = call.arg(4, "step", 1)
+    if (start, stop, step) == (0, size, 1):
+        return x  # type: ignore[no-any-return]
+    return _moved(call, "cut", axis=axis, start=start, stop=stop, step=step)
+
+
+@rule(aten.select.int)
+def selected(call: Call) -> Secret:
+    x = call.builder.plain(call.args[0])
+    axis, at = call.args[1] % len(x.shape), call.args[2] % x.shape[call.args[1]]
+    cut = call.builder.emit("cut", x.node, axis=axis, start=at, stop=at + 1, step=1)
+    return replace(x, node=call.builder.emit("reshape", cut, shape=call.shape), shape=call.shape)
+
+
+@rule(aten.split.Tensor, aten.chunk.default, aten.split_with_sizes.default)
+def split(call: Call) -> tuple[Secret, ...]:
+    x = call.builder.plain(call.args[0])
+    parts = [tuple(int(s) for s in val.shape) for val in call.node.meta["val"]]
+    axis = call.arg(2, "dim", 0) % len(x.shape)
+    out, start = [], 0
+    for shape in parts:
+        node = call.builder.emit("cut", x.node, axis=axis, start=start, stop=start + shape[axis], step=1)
+        out.append(replace(x, node=node, shape=shape))
+        start += shape[axis]
+    return tuple(out)
+
+
+@rule(operator.getitem)
+def item(call: Call) -> Any:
+    return call.args[0][call.args[1]]
+
+
+@rule(aten.cat.default)
+def concatenated(call: Call) -> Secret:
+    axis = call.arg(1, "dim", 0) % len(call.shape)
+    parts = [p for p in call.args[0] if not (isinstance(p, Public) and p.value is not None and p.value.numel() == 0)]
+    secrets = [call.builder.plain(p) if isinstance(p, Secret) else p for p in parts]
+    first = next(p for p in secrets if isinstance(p, Secret))
+    if any(not isinstance(p, Secret) or (p.fraction, p.factor) != (first.fraction, first.factor) for p in secrets):
+        secrets = [_as_secret(call, p, first) for p in secrets]
+        secrets = [call.builder.settled(p) for p in secrets]
+    node = call.builder.emit("concat", *(p.node for p in secrets), axis=axis)
+    return replace(secrets[0], node=node, shape=call.shape, bound=max(p.bound for p in secrets))
+
+
+def _as_secret(call: Call, x: Any, like: Secret) -> Secret:
+    """A public or owned part of a concatenation as a shared value."""
+    if isinstance(x, Secret):
+        return x
+    fraction = call.builder.options.activation_fraction
+    if isinstance(x, Public):
+        zero = call.builder.emit("zeros_like", like.node, shape=tuple(x.value.shape), fraction=fraction)
+        node = call.builder.emit("add_public", zero, call.builder.encoded(x, fraction))
+        return Secret(node, tuple(x.value.shape), fraction, float(torch.as_tensor(x.value).abs().max()))
+    return Secret(call.builder.weight(x, fraction, packed=False), tuple(x.tensor.shape), fraction, float(x.tensor.abs().max()))
