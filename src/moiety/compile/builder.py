@@ -82,7 +82,14 @@ class Secret:
         return math.log2(max(self.bound, 1e-9) / abs(self.factor)) + self.fraction
 
 
-Value = Public | Owned | Index | Secret | tuple[Any, ...]
+@dataclass(frozen=True, slots=True)
+class Square:
+    """x * x whose only use is a mean over the last axis: one word a row instead of one an element."""
+
+    x: Secret
+
+
+Value = Public | Owned | Index | Secret | Square | tuple[Any, ...]
 
 
 class Builder:

@@ -1,13 +1,14 @@
 """From a captured graph to plan nodes. What is public is evaluated, what is the owner's is evaluated by the owner, the rest is lowered."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Index, Options, Owned, Public, Secret, Value
+from moiety.compile.builder import Builder, Index, Options, Owned, Public, Secret, Square, Value
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
 from moiety.compile.plan import Input, Output, State
@@ -71,7 +72,11 @@ IGNORED = {aten._assert_tensor_metadata.default}
 
 
 class Lowering:
-    """One pass over the graph. ``states``: input name -> (axis, output leaf that is written back)."""
+    """One pass over the graph.
+
+    ``states``: name -> (axis, output leaf that is written to it); ``reads``: input name -> state. ``argmax``: of the first output
+    only the place of its largest element is revealed.
+    """
 
     def __init__(
         self,
@@ -82,11 +87,13 @@ class Lowering:
         public: Mapping[str, Any],
         position: tuple[str, Sequence[int]] | None = None,
         states: Mapping[str, tuple[int, int]] | None = None,
+        reads: Mapping[str, str] | None = None,
+        argmax: bool = False,
     ) -> None:
         self.captured, self.options = captured, options
         self.builder = Builder(options, ranges)
         self.sites = sites(captured)
-        self.public, self.position, self.states = public, position, states or {}
+        self.public, self.position, self.states, self.reads, self.argmax = public, position, states or {}, reads or {}, argmax
         self.values: dict[fx.Node, Any] = {}
 
     def run(self) -> Builder:
@@ -133,9 +140,9 @@ class Lowering:
         if not isinstance(val, torch.Tensor):
             return Public(val)
         shape = tuple(int(s) for s in val.shape)
-        if name in self.states:
-            fraction = self.options.activation_fraction
-            self.builder.states.append(State(name, shape, self.states[name][0], fraction))
+        if name in self.reads:
+            fraction, state = self.options.activation_fraction, self.reads[name]
+            self.builder.states.append(State(state, shape, self.states[state][0], fraction))
             return Secret(self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, self.builder.range_of(name).bound)
         if val.is_floating_point():
             bound = self.builder.range_of(name).bound * self.options.margin
@@ -184,22 +191,33 @@ class Lowering:
                 raise InputError(f"output {leaf} of the model depends on no secret input; return only what the data owner's input decides")
             settled = self.builder.settled(value)
             if leaf in written:
-                self._write(written[leaf], settled.node)
+                self._write(written[leaf], settled)
                 continue
+            if self.argmax and index == 0:
+                settled = self._place(settled)
             reveal = self.builder.emit("reveal", settled.node)
-            self.builder.outputs.append(Output(f"output {index}", reveal, settled.shape, settled.fraction, value.bound))
+            self.builder.outputs.append(Output(f"output {index}", reveal, settled.shape, settled.fraction, settled.bound))
             index += 1
 
-    def _write(self, name: str, node: int) -> None:
-        states = self.builder.states
-        i = next(i for i, state in enumerate(states) if state.name == name)
-        states[i] = State(name, states[i].shape, states[i].axis, states[i].fraction, node)
+    def _place(self, x: Secret) -> Secret:
+        """Where the largest element of the last axis is, found without revealing any."""
+        bits = int(math.ceil(x.bits)) + 2
+        return Secret(self.builder.emit("argmax", x.node, bits=bits), x.shape[:-1], 0, float(x.shape[-1]))
+
+    def _write(self, name: str, x: Secret) -> None:
+        states, axis = self.builder.states, self.states[name][0]
+        for i, state in enumerate(states):
+            if state.name == name:
+                states[i] = State(name, state.shape, axis, state.fraction, x.node)
+                return
+        empty = tuple(0 if a == axis else n for a, n in enumerate(x.shape))
+        states.append(State(name, empty, axis, x.fraction, x.node))
 
 
 def _is_secret(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(_is_secret(v) for v in value)
-    return isinstance(value, Secret | Index)
+    return isinstance(value, Secret | Index | Square)
 
 
 def _describe(value: Any) -> str:

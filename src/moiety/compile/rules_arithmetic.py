@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moiety.compile.builder import Owned, Public, Secret
+from moiety.compile.builder import Owned, Public, Secret, Square
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.tables import Wanted
 from moiety.errors import UnsupportedOp
@@ -126,13 +126,6 @@ def _number(y: Public) -> float | None:
         return None
     value = torch.as_tensor(y.value)
     return float(value) if value.numel() == 1 and value.ndim == 0 else None
-
-
-class Square:
-    """x * x whose only use is a mean over the last axis: one word a row instead of one an element."""
-
-    def __init__(self, x: Secret) -> None:
-        self.x = x
 
 
 def _only_mean(call: Call) -> bool:

@@ -1,0 +1,144 @@
+"""Plans of a decoder-only language model: one prefill for each prompt length, one step for each cache bucket, over one set of weights.
+
+The cache is made of explicit states: a step reads the rows written so far and yields the rows of its own tokens, which each party
+stores at the run's public position. Masks and rotary rows follow from the position in the clear, for every position of a bucket.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from transformers.cache_utils import Cache
+
+from moiety.compile.builder import Options
+from moiety.compile.calibrate import Range, Ranges, calibrate
+from moiety.compile.capture import Captured, capture
+from moiety.compile.lower import Lowering
+from moiety.compile.model import finish
+from moiety.compile.plan import Plan
+
+BUCKET = 64
+"""Columns of attention by which a cache grows."""
+
+Reveal = Literal["logits", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledDecoder:
+    """Prefill plans by prompt length, step plans by bucket (each serves the positions of ``Plan.first_position`` on)."""
+
+    prefill: Mapping[int, Plan]
+    steps: Mapping[int, Plan]
+    weights: Mapping[str, torch.Tensor]
+    ranges: Ranges
+
+
+class _Rows(Cache):
+    """Past rows as explicit tensors: ``update`` appends the new ones and keeps them apart."""
+
+    def __init__(self, past: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        super().__init__(layers=[])
+        self.past = past
+        self.new: list[torch.Tensor] = []
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self.new += [keys, values]
+        if not self.past:
+            return keys, values
+        old_keys, old_values = self.past[layer]
+        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.past[0][0].shape[2] if self.past else 0
+
+
+class _Decoder(torch.nn.Module):
+    """A HuggingFace decoder as a pure function: tokens, position and past rows in; last logits and new rows out."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, position: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        count = input_ids.shape[1]
+        cache = _Rows(list(zip(past[::2], past[1::2], strict=True)))
+        new = torch.ones(count, count, dtype=torch.bool).tril()
+        old = (torch.arange(cache.get_seq_length()) < position).expand(count, -1)
+        mask = torch.cat([old, new], dim=1)[None, None]
+        places = (position + torch.arange(count))[None]
+        out = self.model(
+            input_ids=input_ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return (out.logits[:, -1], *cache.new)
+
+
+def compile_decoder(
+    model: Any,
+    *,
+    prompt_lengths: Sequence[int],
+    context: int,
+    calibration: Sequence[torch.Tensor],
+    reveal: Reveal = "logits",
+    options: Options | None = None,
+) -> CompiledDecoder:
+    """Compile a HuggingFace causal language model for prompts of these lengths and up to ``context`` tokens in all.
+
+    ``calibration``: public token sequences, each (1, n) with the same n, on which ranges are measured.
+    """
+    chosen = options or Options()
+    ranges = _ranges(model, calibration)
+    weights: dict[str, torch.Tensor] = {}
+    prefill, steps = {}, {}
+    for length in sorted(set(prompt_lengths)):
+        prefill[length] = _compile(model, length, 0, range(1), ranges, chosen, reveal, weights)
+    for bucket in range(BUCKET, context + BUCKET, BUCKET):
+        positions = range(max(1, bucket - BUCKET), bucket)
+        steps[bucket] = _compile(model, 1, bucket - 1, positions, ranges, chosen, reveal, weights)
+    return CompiledDecoder(prefill, steps, weights, ranges)
+
+
+def _capture(model: Any, count: int, rows: int) -> Captured:
+    config = model.config
+    heads = config.num_key_value_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    past = [torch.zeros(1, heads, rows, width) for _ in range(2 * config.num_hidden_layers)] if rows else []
+    return capture(_Decoder(model), (torch.zeros(1, count, dtype=torch.long), torch.tensor(rows), *past))
+
+
+def _ranges(model: Any, sequences: Sequence[torch.Tensor]) -> Ranges:
+    """Ranges of all sites on public sequences; those of the cache rows by their place among the outputs."""
+    captured = _capture(model, sequences[0].shape[1], 0)
+    ranges = calibrate(captured, [(tokens, torch.tensor(0)) for tokens in sequences])
+    kv = Range(0.0, 0.0)
+    for site, found in ranges.items():
+        if "|aten.cat.default|" in site or site.endswith(("k_proj|aten.linear.default|0", "v_proj|aten.linear.default|0")):
+            kv = kv.join(found)
+    ranges["cache rows"] = Range(-2 * kv.bound, 2 * kv.bound)  # a rotation may lengthen one of two coordinates by sqrt(2)
+    return ranges
+
+
+def _compile(
+    model: Any, count: int, rows: int, positions: range, ranges: Ranges, options: Options, reveal: Reveal, weights: dict[str, torch.Tensor]
+) -> Plan:
+    captured = _capture(model, count, rows)
+    past = captured.inputs[2:]
+    leaves = 2 * model.config.num_hidden_layers
+    states = {f"cache {i}": (2, 1 + i) for i in range(leaves)}
+    reads = {name: f"cache {i}" for i, name in enumerate(past)}
+    known = ranges | {name: ranges["cache rows"] for name in past}
+    place = captured.inputs[1]
+    lowering = Lowering(
+        captured,
+        known,
+        options,
+        public={} if rows else {place: torch.tensor(0)},
+        position=(place, positions) if rows else None,
+        states=states,
+        reads=reads,
+        argmax=reveal == "token",
+    )
+    builder = lowering.run()
+    weights |= {name: tensor for name, tensor in builder.tensors.items() if name not in weights}
+    only_tokens = replace(captured, inputs=captured.inputs[:1], structure='{"leaf": 0}')
+    return finish(builder, only_tokens, {}, first_position=positions[0], positions=len(positions) if rows else 0)
