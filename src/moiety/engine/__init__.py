@@ -1,0 +1,19 @@
+"""The engine: sessions between owners and compute parties, and the run of a plan over real channels.
+
+directory   the federation file: who is who, and who may deploy, query and receive which model
+counter     the persisted monotone counter of a party, and the lock on its folder
+messages    what members of a session say besides the run itself
+keys        session ids, pair keys, run keys
+session     open a session at a party: channels, keys, comparison of the session id
+waves       a plan bound to one role: which frames go where, wave by wave
+executor    drive a bound plan over channels
+store       weights, plans and caches of a compute party
+policy      what a party checks before it accepts a plan
+deploy      share a model's weights once
+report      what a run cost at every member
+lobby       connections of other compute parties that wait for their session
+party       the compute party's process
+owner       the owner's end of a session
+launch      start three compute parties on this machine
+federation  the public interface
+"""

@@ -1,0 +1,167 @@
+"""What members of a session say to each other besides the frames of a run: small tagged structures in CONTROL frames."""
+
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from moiety.engine.report import Report
+from moiety.errors import FrameError
+from moiety.net import Kind, Link
+
+VERSION: Final = 1
+MESSAGE_LIMIT: Final = 16 << 20
+PLAN_LIMIT: Final = 1 << 30
+
+Secret = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+PlanHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True):
+    def __repr__(self) -> str:  # some carry keys: none is ever printed
+        return f"<{type(self).__name__}>"
+
+
+class Open(_Message, frozen=True):
+    """Owner: begin a session with these three parties (P0, P1, P2)."""
+
+    version: int
+    parties: tuple[Text, Text, Text]
+
+
+class Here(_Message, frozen=True):
+    """Party: what I add to the session id."""
+
+    nonce: Secret
+    counter: int
+
+
+class Roster(_Message, frozen=True):
+    """Owner: what everybody adds to the session id; nonces of P0, P1, P2 and the owner."""
+
+    nonces: tuple[Secret, Secret, Secret, Secret]
+    counters: tuple[int, int, int]
+
+
+class Ready(_Message, frozen=True):
+    """Party: my channels stand, and this is the session id that I computed."""
+
+    session: Digest
+
+
+class Greeting(_Message, frozen=True):
+    """Party to party, first thing on a channel: the session id, and a secret for the pair key."""
+
+    session: Digest
+    secret: Secret
+
+
+class Ask(_Message, frozen=True):
+    """Owner: tell me what you hold of this model."""
+
+    model: Text
+
+
+class Holding(_Message, frozen=True):
+    """Party: names of shared weights and hashes of plans."""
+
+    weights: tuple[str, ...]
+    plans: tuple[PlanHash, ...]
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A weight that is about to be shared."""
+
+    name: Annotated[str, msgspec.Meta(max_length=512)]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    fraction: int
+    packed: bool
+
+
+class Deploy(_Message, frozen=True):
+    """Owner: masks of these weights come from streams D (P0, P1) and E (P0, P2); masked words follow to P1 and P2."""
+
+    model: Text
+    number: int
+    tensors: tuple[Tensor, ...]
+    key_d: bytes = b""
+    key_e: bytes = b""
+
+
+class AddPlan(_Message, frozen=True):
+    """Owner: the plan with this hash follows."""
+
+    model: Text
+    hash: PlanHash
+
+
+class Fetch(_Message, frozen=True):
+    """Owner: send me the plan with this hash."""
+
+    model: Text
+    hash: PlanHash
+
+
+class Run(_Message, frozen=True):
+    """Owner: run a plan. The keys of the input streams are given to those who hold them."""
+
+    number: int
+    model: Text
+    plan: PlanHash
+    position: int | None = None
+    key_d: bytes = b""
+    key_e: bytes = b""
+
+
+class Agreement(_Message, frozen=True):
+    """Party to party, before anything that counts: a digest of what we are about to do, and of the input stream we share."""
+
+    subject: Digest
+    stream: bytes = b""
+
+
+class Fine(_Message, frozen=True):
+    """Party: done as asked."""
+
+
+class Done(_Message, frozen=True):
+    """Party: the run is over."""
+
+    report: Report
+
+
+class Close(_Message, frozen=True):
+    """Owner: the session ends in good order."""
+
+
+Command = Ask | Deploy | AddPlan | Fetch | Run | Close
+M = TypeVar("M")
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+
+
+def say(link: Link, message: _Message) -> None:
+    """Send a message. Raises as ``Link.send``."""
+    link.send(Kind.CONTROL, [_ENCODER.encode(message)])
+
+
+def hear_command(link: Link, deadline_s: float) -> Command:
+    """The owner's next command. Raises as ``hear``."""
+    command: Command = hear(link, Command, deadline_s=deadline_s, awaited="the owner's next command")  # type: ignore[arg-type]
+    return command
+
+
+def hear(link: Link, wanted: type[M], *, deadline_s: float, awaited: str) -> M:
+    """The next message, which must be a ``wanted`` (a class or a union). Raises FrameError on another, and as ``Link.receive``."""
+    decoder = _DECODERS.get(wanted)
+    if decoder is None:
+        decoder = _DECODERS[wanted] = msgspec.msgpack.Decoder(wanted)
+    data = link.receive_message(Kind.CONTROL, deadline_s=deadline_s, awaited=awaited, limit_bytes=MESSAGE_LIMIT)
+    try:
+        message: M = decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise FrameError(
+            f"from {link.peer}, awaiting {awaited}: another message came ({error}); run the same release of moiety everywhere"
+        ) from None
+    return message

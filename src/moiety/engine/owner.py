@@ -1,0 +1,249 @@
+"""The owner's end of a session: deploy a model, fetch its plans, run one. Model owners and clients are both owners."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from moiety.compile.plan import Plan
+from moiety.engine import keys
+from moiety.engine.deploy import Weights, send_weights
+from moiety.engine.directory import Directory
+from moiety.engine.executor import Execution, Unwatched, Watcher
+from moiety.engine.member import make_report, wire_bytes
+from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Run, Tensor, hear, say
+from moiety.engine.policy import accept_plan, check_plan
+from moiety.engine.report import RunReport, RunResult
+from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
+from moiety.engine.store import ClientSources, position_row
+from moiety.engine.waves import Bound
+from moiety.errors import ChannelError, DeadlineExceeded, InputError, MoietyError, PeerAborted
+from moiety.mpc.draws import KeyedDraws
+from moiety.mpc.party import Key
+from moiety.mpc.rounds import Role, Words
+from moiety.net import AbortReceived, Identity, Kind, Link
+
+Progress = Callable[[int, int], None]
+"""Called with waves done and waves in all."""
+
+CAUSE_S: Final = 0.5
+"""How long an owner looks for the first cause when a channel ends without a word."""
+
+
+def open_session(
+    directory: Directory,
+    identity: Identity,
+    *,
+    deadlines: Deadlines = USUAL,
+    wrap: Wrap = unchanged,
+    watcher: Watcher | None = None,
+) -> "OwnerSession":
+    """Open a session with the three parties. Raises IdentityError, ChannelError, PolicyRefused, PlanMismatch."""
+    try:
+        return OwnerSession(open_as_owner(directory, identity, deadlines, wrap), deadlines, watcher)
+    except AbortReceived as error:
+        raise as_told(error) from None
+
+
+def as_told(error: AbortReceived) -> MoietyError:
+    """The peer's error as its own class, so that a refusal by a party looks like one found here."""
+    pending: list[type[MoietyError]] = [MoietyError]
+    while pending:
+        kind = pending.pop()
+        if kind.code == error.peer_code and kind not in (MoietyError, AbortReceived):
+            return kind(str(error))
+        pending += kind.__subclasses__()
+    return PeerAborted(str(error))
+
+
+@dataclass(slots=True)
+class OwnerSession:
+    """Not for several threads at once. After any error but InputError it is closed: open a new one, nothing of it is reused."""
+
+    session: Session
+    deadlines: Deadlines
+    watcher: Watcher | None = None
+    closed: bool = False
+    _bound: dict[str, Bound] = field(default_factory=dict)
+    _runs: int = 0
+    _deployments: int = 0
+
+    def holding(self, model: str) -> Holding:
+        """Weights and plans that all three parties hold of a model."""
+        with self._guarded():
+            self._tell_all(lambda role: Ask(model))
+            heard = [self._hear(role, Holding, f"what it holds of {model!r}") for role in PARTIES]
+        weights, plans = ([set(getattr(one, what)) for one in heard] for what in ("weights", "plans"))
+        return Holding(tuple(sorted(set.intersection(*weights))), tuple(p for p in heard[1].plans if p in set.intersection(*plans)))
+
+    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights) -> None:
+        """Share the weights that the plans read and the parties do not hold yet, then give them the plans.
+
+        ``weights`` maps names to float arrays, or to callables that make one when its turn comes.
+        """
+        held = self.holding(model)
+        wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
+        fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights)
+        if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
+            raise InputError(f"the plans read the weight {missing[0]!r}, which was neither given nor shared before; give it")
+        with self._guarded():
+            if fresh:
+                self._share(model, fresh, weights)
+            for plan in plans:
+                if plan.hash not in held.plans:
+                    self._add(model, plan)
+
+    def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights) -> None:
+        self._deployments += 1
+        streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
+        message = Deploy(model, self._deployments, tensors)
+        self._tell_all(lambda role: Deploy(model, self._deployments, tensors, **_given(role, streams)))
+        send_weights(self.session, message, weights, streams, self.deadlines.result_s)
+        self._all_fine("that it keeps the weights")
+
+    def _add(self, model: str, plan: Plan) -> None:
+        data = plan.encode()
+        for role in PARTIES:
+            say(self._link(role), AddPlan(model, plan.hash))
+            self._link(role).send(Kind.CONTROL, [data])
+        self._all_fine("that it accepts the plan")
+
+    def fetch_plans(self, model: str) -> list[Plan]:
+        """The plans that all three parties hold, checked here as every party checked them."""
+        found = []
+        for wanted in self.holding(model).plans:
+            with self._guarded():
+                say(self._link(Role.P1), Fetch(model, wanted))
+                data = self._link(Role.P1).receive_message(
+                    Kind.CONTROL, deadline_s=self.deadlines.result_s, awaited="a plan", limit_bytes=PLAN_LIMIT
+                )
+                bound = self._bound[wanted] = accept_plan(data, wanted, Role.CLIENT)
+            found.append(bound.plan)
+        return found
+
+    def run(
+        self, model: str, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None
+    ) -> RunResult:
+        """One private run: only this owner learns the outputs. Raises InputError before anything is sent, else what ended the run."""
+        began, bound = time.perf_counter(), self._bind(plan)
+        check_inputs(plan, inputs, position)
+        self._runs += 1
+        streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
+        with self._guarded():
+            wire = wire_bytes(self.session)
+            self._tell_all(lambda role: Run(self._runs, model, bound.hash, position, **_given(role, streams)))
+            held = keys.run_keys(Role.CLIENT, {}, streams, self.session.id, self._runs, bound.hash)
+            watcher = _Progress(on_progress, bound, self.watcher or Unwatched())
+            run = Execution(
+                bound, self.session.send, self.session.receive, KeyedDraws(held), wait_s=self.deadlines.result_s, watcher=watcher
+            )
+            results = run.run(ClientSources(bound, inputs, position))
+            reports = [self._hear(role, Done, "its report").report for role in PARTIES]
+        seconds = time.perf_counter() - began
+        reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds))
+        flag = None if plan.flag < 0 else bool(results[plan.flag].any())
+        return RunResult([results[output.node] for output in plan.outputs], flag, RunReport(tuple(reports), seconds))
+
+    def close(self) -> None:
+        """End the session in good order. May be called twice; never raises."""
+        if not self.closed:
+            self.closed = True
+            with contextlib.suppress(MoietyError):
+                self._tell_all(lambda role: Close())
+            self.session.close()
+
+    def __enter__(self) -> "OwnerSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _bind(self, plan: Plan) -> Bound:
+        wanted = next((bound for bound in self._bound.values() if bound.plan is plan), None)
+        if wanted is None:
+            wanted = check_plan(plan, Role.CLIENT)
+            self._bound[wanted.hash] = wanted
+        return wanted
+
+    def _link(self, role: Role) -> Link:
+        return self.session.send[role]
+
+    def _tell_all(self, message: Callable[[Role], Any]) -> None:
+        for role in PARTIES:
+            say(self._link(role), message(role))
+
+    def _hear(self, role: Role, wanted: type[Any], awaited: str) -> Any:
+        return hear(self._link(role), wanted, deadline_s=self.deadlines.result_s, awaited=awaited)
+
+    def _all_fine(self, awaited: str) -> None:
+        for role in PARTIES:
+            self._hear(role, Fine, awaited)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Any error ends the session at everybody, and is raised as the error of whoever met it first."""
+        if self.closed:
+            raise ChannelError("this session is over; open a new one")
+        try:
+            yield
+        except BaseException as error:
+            cause = self._cause(error)
+            self.closed = True
+            self.session.abort(getattr(cause, "code", MoietyError.code), "the owner ends the session after an error")
+            if cause is error:
+                raise
+            raise cause from None
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """What a party says explains more than that it hung up."""
+        if isinstance(error, AbortReceived):
+            return as_told(error)
+        if not isinstance(error, ChannelError) or isinstance(error, DeadlineExceeded):
+            return error
+        for role in PARTIES:
+            try:
+                self._link(role).receive_message(Kind.CONTROL, deadline_s=CAUSE_S, awaited="why the session ends")
+            except AbortReceived as told:
+                return as_told(told)
+            except MoietyError:
+                continue
+        return error
+
+
+def check_inputs(plan: Plan, inputs: Sequence[Words], position: int | None) -> None:
+    """Raises InputError when inputs or position do not fit the plan."""
+    if len(inputs) != len(plan.inputs):
+        raise InputError(f"the plan takes {len(plan.inputs)} inputs ({', '.join(i.name for i in plan.inputs)}), {len(inputs)} were given")
+    for spec, words in zip(plan.inputs, inputs, strict=True):
+        shape = (*spec.shape, spec.classes) if spec.form == "one_hot" else spec.shape
+        if tuple(words.shape) != tuple(shape) or words.dtype != "uint64":
+            raise InputError(f"the input {spec.name!r} must be uint64 words of shape {shape}, not {words.dtype} {words.shape}")
+    position_row(plan, position)
+
+
+def _given(role: Role, streams: dict[Key, bytes]) -> dict[str, bytes]:
+    """The input streams as fields of a message, each only to those who hold it."""
+    held = keys.KEYS_OF[role]
+    return {name: streams[key] for name, key in (("key_d", Key.D), ("key_e", Key.E)) if key in held}
+
+
+class _Progress:
+    """A watcher that calls the owner back at the waves where P1 reports."""
+
+    def __init__(self, call: Progress | None, bound: Bound, then: Watcher) -> None:
+        self._call, self._bound, self._then = call, bound, then
+
+    def wave_started(self, wave: int, label: str) -> None:
+        if self._call is not None and wave % self._bound.progress_every == 0:
+            self._call(wave, self._bound.spoken)
+        self._then.wave_started(wave, label)
+
+    def wave_ended(self, wave: int, label: str) -> None:
+        self._then.wave_ended(wave, label)
+        if self._call is not None and wave + 1 == self._bound.spoken:
+            self._call(wave + 1, self._bound.spoken)
+
+    def run_failed(self, wave: int, error: BaseException) -> None:
+        self._then.run_failed(wave, error)

@@ -1,0 +1,239 @@
+"""The compute party's process: listen, give every session a thread, survive whatever happens in one, stop in good order.
+
+Needs neither torch nor transformers. Logs one line for each event, with names, plans, times and sizes, and never a secret.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TextIO
+
+from moiety.engine.counter import Counter
+from moiety.engine.directory import Directory, load
+from moiety.engine.executor import Watcher
+from moiety.engine.lobby import Lobby
+from moiety.engine.member import MODEST, Limits, Member
+from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, join, unchanged
+from moiety.engine.store import Store
+from moiety.errors import ChannelError, ConfigError, DeadlineExceeded, IdentityError, MoietyError, PolicyRefused
+from moiety.mpc.rounds import Role
+from moiety.net import AbortReceived, Identity, Link, Listener, Peer, load_identity
+
+LOOK_S: Final = 0.25  # how often the main thread looks whether it is to stop
+FAREWELL_S: Final = 5.0
+
+Announce = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Party:
+    """Everything that the threads of a compute party share."""
+
+    identity: Identity
+    directory: Directory
+    counter: Counter
+    deadlines: Deadlines = USUAL
+    limits: Limits = MODEST
+    wrap: Wrap = unchanged
+    watcher: Watcher | None = None
+    out: TextIO = field(default_factory=lambda: sys.stderr)
+    store: Store = field(default_factory=Store)
+    lobby: Lobby = field(default_factory=Lobby)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _open: dict[threading.Thread, Link | Session] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def role(self) -> Role:
+        """The compute role of this party. Raises ConfigError when it has none."""
+        role = self.directory.roles.get(self.identity.name)
+        if role is None:
+            raise ConfigError(f"{self.identity.name} is no compute party in {self.directory.path}; give it the role p0, p1 or p2")
+        return role
+
+    def log(self, text: str) -> None:
+        """One line: time, party, event."""
+        line = "".join(c if c.isprintable() else " " for c in text)
+        with contextlib.suppress(OSError, ValueError):
+            self.out.write(f"{time.strftime('%H:%M:%S')} {self.identity.name} {line}\n")
+            self.out.flush()
+
+    def receive(self, listener: Listener) -> None:
+        """Take connections until the party stops."""
+        while not self.stopping.is_set():
+            try:
+                link = listener.accept(deadline_s=LOOK_S)
+            except (DeadlineExceeded, IdentityError):
+                continue  # refusals were logged when they happened
+            except ChannelError:
+                return
+            self._place(link)
+
+    def _place(self, link: Link) -> None:
+        """An owner gets a thread; another compute party's channel waits for its session."""
+        role, purpose = self.directory.roles.get(link.peer), link.hello.purpose
+        if role is None and purpose == SESSION:
+            self._begin(link)
+        elif (role is Role.P0 and purpose == DEALT and self.role is not Role.P0) or (
+            role in (Role.P1, Role.P2) and purpose == WAVES and self.role in (Role.P1, Role.P2)
+        ):
+            self.lobby.put(link)
+        else:
+            self._refuse(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
+
+    def _refuse(self, link: Link, text: str) -> None:
+        self.log(f"refused {PolicyRefused.code}: {text}")
+        link.abort(PolicyRefused.code, text)
+        link.close()
+
+    def _begin(self, link: Link) -> None:
+        with self._turn:
+            full = len(self._open) >= self.limits.sessions
+            if not full:
+                thread = threading.Thread(target=self._converse, args=(link,), name=f"moiety-session-{link.peer}", daemon=True)
+                self._open[thread] = link
+                thread.start()
+        if full:
+            self._refuse(link, f"{self.identity.name} already serves {self.limits.sessions} sessions; try again later or raise its limit")
+
+    def _converse(self, control: Link) -> None:
+        link, session, error = self.wrap(control, SESSION), None, None
+        try:
+            opening = Opening(self.directory, self.identity, self.role, self.counter.advance, self.lobby.take, self.deadlines, self.wrap)
+            session = join(opening, link)
+            self._keep(session)
+            self.log(f"session {session.id.hex()[:12]} with {link.peer} begins")
+            Member(self.identity.name, self.directory, session, self.store, self.deadlines, self.limits, self.log, self.watcher).serve()
+        except BaseException as problem:
+            error = problem
+        self._end(link, session, error)
+
+    def _keep(self, session: Session) -> None:
+        with self._turn:
+            self._open[threading.current_thread()] = session
+
+    def _end(self, link: Link, session: Session | None, error: BaseException | None) -> None:
+        name = f"session {session.id.hex()[:12]}" if session else "session"
+        if error is None:
+            self.log(f"{name} with {link.peer} ends")
+        else:
+            code, text = verdict(error)
+            self.log(f"{name} with {link.peer} aborts, {code}: {text}{_notes(error)}")
+            (session or link).abort(code, text)
+        (session or link).close()
+        with self._turn:
+            self._open.pop(threading.current_thread(), None)
+
+    def stop(self) -> None:
+        """End all sessions and wait for their threads. May be called twice."""
+        self.stopping.set()
+        self.lobby.close()
+        with self._turn:
+            threads = dict(self._open)
+        for open_ in threads.values():
+            open_.abort(ChannelError.code, f"{self.identity.name} is stopping")
+            open_.close()
+        for thread in threads:
+            thread.join(FAREWELL_S)
+        self.counter.close()
+
+
+def verdict(error: BaseException) -> tuple[str, str]:
+    """Code and text for the other members: the first cause where a peer told it, and nothing of an unforeseen error but its type."""
+    if isinstance(error, AbortReceived):
+        return error.peer_code, str(error)
+    if isinstance(error, MoietyError):
+        return error.code, str(error)
+    return MoietyError.code, f"internal error ({type(error).__name__}); see the log of this party"
+
+
+def _notes(error: BaseException) -> str:
+    notes = " ".join(getattr(error, "__notes__", ()))
+    if isinstance(error, MoietyError):
+        return f" [{notes}]" if notes else ""
+    # Where, but not the message: it was not written with secrets in mind.
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    return f" [{type(error).__name__} at {places} {notes}]"
+
+
+def serve(
+    folder: str | os.PathLike[str],
+    federation_file: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    port: int | None = None,
+    announce: Announce | None = None,
+    deadlines: Deadlines = USUAL,
+    limits: Limits = MODEST,
+    wrap: Wrap = unchanged,
+    watcher: Watcher | None = None,
+    out: TextIO | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run the party whose identity is in ``folder`` until SIGTERM, SIGINT or ``stop``.
+
+    ``port`` overrides the file's (0: any free one). ``announce`` is told the port once the party listens and before it
+    takes connections; the federation file is read again when it returns. Raises ConfigError, IdentityError, AddressInUse.
+    """
+    identity, directory = load_identity(folder), load(federation_file)
+    if name is not None and identity.name != name:
+        raise ConfigError(f"{folder} holds the identity of {identity.name}, not of {name}; point to the right folder")
+    mine = _pinned(directory, identity)
+    party = Party(
+        identity, directory, Counter(folder), deadlines, limits, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event()
+    )
+    try:
+        role = party.role
+        listener = Listener(
+            identity,
+            directory.others(identity.name),
+            mine.host,
+            mine.port if port is None else port,
+            on_refused=lambda reason: party.log(f"refused: {reason}"),
+            stall_s=deadlines.stall_s,
+        )
+        with _signals(party.stopping):
+            try:
+                if announce is not None:
+                    announce(listener.port)
+                    party.directory = load(federation_file)
+                party.log(f"listens on {mine.host}:{listener.port} as {role.name}")
+                party.receive(listener)
+            finally:
+                listener.close()
+    finally:
+        party.stop()
+        party.log("stopped")
+
+
+def _pinned(directory: Directory, identity: Identity) -> Peer:
+    directory.check_known(identity.name)
+    peer = directory.peers[identity.name]
+    if peer.certificate != identity.certificate:
+        raise IdentityError(
+            f"{directory.path} pins {peer.fingerprint} for {identity.name}, but the identity here is {identity.fingerprint}; "
+            "put this party's current certificate into the federation file"
+        )
+    return peer
+
+
+@contextlib.contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the party; only the main thread of a process can be told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

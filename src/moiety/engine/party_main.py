@@ -1,0 +1,68 @@
+"""``python -m moiety.engine.party_main``: run one compute party; what ``moiety party`` and the local federation start."""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+
+from moiety.engine.party import serve
+from moiety.engine.session import Deadlines
+from moiety.errors import MoietyError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of a party's process."""
+    out = argparse.ArgumentParser(prog="moiety party", description="Run one compute party.")
+    out.add_argument("folder", type=Path, help="folder with the party's identity and counter")
+    out.add_argument("federation", type=Path, help="the federation file")
+    out.add_argument("--name", help="fail unless the identity has this name")
+    out.add_argument("--port", type=int, help="listen here instead of at the port in the file; 0 takes any free one")
+    out.add_argument("--deadlines", default="{}", help='seconds as JSON, for example {"wave_s": 60}')
+    out.add_argument("--parent", action="store_true", help="print the port, wait for a line on stdin, stop when stdin ends")
+    return out
+
+
+def announce_to_parent(stop: threading.Event, port: int) -> None:
+    """Tell the parent our port; go on when it says so; from then on its end is ours."""
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    if not sys.stdin.readline():
+        stop.set()
+        return
+
+    def follow() -> None:
+        while sys.stdin.readline():
+            pass
+        stop.set()
+
+    threading.Thread(target=follow, name="moiety-parent", daemon=True).start()
+
+
+def main(arguments: list[str] | None = None, **seams: object) -> int:
+    """Run until stopped. ``seams`` (wrap, watcher) go to ``serve``; returns the exit status."""
+    options, stop = parser().parse_args(arguments), threading.Event()
+    try:
+        deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)
+        serve(
+            options.folder,
+            options.federation,
+            options.name,
+            port=options.port,
+            announce=(lambda port: announce_to_parent(stop, port)) if options.parent else None,
+            deadlines=deadlines,
+            stop=stop,
+            **seams,  # type: ignore[arg-type]
+        )
+    except MoietyError as error:
+        sys.stderr.write(f"{error.code} {error}\n")
+        return error.exit_status
+    except msgspec.MsgspecError as error:
+        sys.stderr.write(f"--deadlines: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What every party checks of a plan before it accepts it. The owner who sends it is not trusted to have compiled it honestly."""
+
+from moiety.compile import program
+from moiety.compile.plan import LINKS, Plan
+from moiety.engine.waves import Bound, bind
+from moiety.errors import MoietyError, PlanError, PlanMismatch, PolicyRefused
+from moiety.mpc.cost import Costs
+from moiety.mpc.rounds import Role
+
+REVEAL = "reveal"
+
+
+def accept_plan(data: bytes, announced: str, role: Role) -> Bound:
+    """Decode, check and bind a plan. Raises PlanMismatch, PolicyRefused or PlanError; a plan never crashes the party."""
+    try:
+        plan = Plan.decode(data)
+        if plan.hash != announced:
+            raise PlanMismatch(
+                f"the plan that came has the hash {plan.hash[:16]}..., announced was {announced[:16]}...; it was changed on the way"
+            )
+        return check_plan(plan, role)
+    except MoietyError:
+        raise
+    except Exception as error:  # any indexing or shape error of a plan that no compiler made
+        raise PlanError(f"the plan is damaged ({type(error).__name__} while it was checked); compile the model again") from None
+
+
+def check_plan(plan: Plan, role: Role) -> Bound:
+    """Bind a plan that reveals what it declares, to the client, and whose wave table is that of its program."""
+    if plan.protocol != "rep3":
+        raise PlanError(f"the plan is for the protocol {plan.protocol!r}, which this party does not run")
+    check_reveals(plan)
+    costs = program.check_waves(plan)
+    check_outward(plan, costs)
+    return bind(plan, role, costs)
+
+
+def check_reveals(plan: Plan) -> None:
+    """Raises PolicyRefused when the plan opens anything but its declared outputs and its range flag."""
+    declared = {output.node for output in plan.outputs} | ({plan.flag} if plan.flag >= 0 else set())
+    opened = {i for i, node in enumerate(plan.nodes) if node.op == REVEAL}
+    if extra := sorted(opened - declared):
+        raise PolicyRefused(f"the plan reveals node {extra[0]}, which is not among its declared outputs; refuse its source, compile again")
+    if missing := sorted(declared - opened):
+        raise PolicyRefused(f"the plan declares node {missing[0]} as an output, but that is no reveal; compile the model again")
+    if written := [s.name for s in plan.states if s.write in opened]:
+        raise PolicyRefused(f"the plan stores an opened value as the state {written[0]!r}; compile the model again")
+
+
+def check_outward(plan: Plan, costs: Costs) -> None:
+    """Whatever the operations are called: no byte leaves on an unknown link, and only reveals speak to the client."""
+    reveals = {i for i, node in enumerate(plan.nodes) if node.op == REVEAL}
+    for number, wave in enumerate(costs.waves):
+        if strange := [link for link in wave.links if link not in LINKS]:
+            sender, receiver = strange[0]
+            raise PolicyRefused(f"wave {number} of the plan would send from {sender.name} to {receiver.name}, which no protocol here does")
+        spoken = sum(nbytes for step, nbytes in wave.spoken.items() if step in reveals)
+        if wave.links[Role.P1, Role.CLIENT] + wave.links[Role.P2, Role.CLIENT] > spoken:
+            raise PolicyRefused(f"wave {number} of the plan sends to the client what no declared output reveals")

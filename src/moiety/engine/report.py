@@ -1,0 +1,81 @@
+"""What a run cost at every member: exact payload by link, bytes on the wire, time, memory."""
+
+import resource
+import sys
+from dataclasses import dataclass
+
+import msgspec
+
+from moiety.mpc.rounds import Words
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """One direction of one link within one run: frames of the plan, and their payload."""
+
+    frames: int = 0
+    payload_bytes: int = 0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One member's view of one run. Links are named ``"P1->P2"``; ``wire`` is (sent, received) by peer, TLS and control included."""
+
+    name: str
+    role: str
+    waves: int
+    rounds: int
+    seconds: float
+    waiting_s: float
+    links: dict[str, Traffic]
+    wire: dict[str, tuple[int, int]]
+    peak_memory_bytes: int
+    weight_bytes: int = 0
+    state_bytes: int = 0
+    kernels: dict[str, str] = {}
+    packages: tuple[str, ...] = ()
+    """Packages beyond the standard library that the process has loaded: a compute party needs no torch, and shows it."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Payload that this member sent."""
+        return sum(t.payload_bytes for link, t in self.links.items() if link.startswith(self.role + "->"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The reports of all four members."""
+
+    members: tuple[Report, ...]
+    seconds: float
+
+    def of(self, role: str) -> Report:
+        """The report of one role: P0, P1, P2 or CLIENT."""
+        return next(report for report in self.members if report.role == role)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Payload of the whole run, everything counted once."""
+        return sum(report.sent_bytes for report in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What the client has after a run: the words of every output, whether a value left its range (None: not checked), costs."""
+
+    outputs: list[Words]
+    flag: bool | None
+    report: RunReport
+
+    def __repr__(self) -> str:  # outputs are the client's secret
+        return f"<RunResult of {len(self.outputs)} outputs, {self.report.seconds:.3g} s, {self.report.payload_bytes:,} B>"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process ever held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def packages() -> tuple[str, ...]:
+    """Top-level packages that are loaded and not of the standard library."""
+    names = {name.partition(".")[0] for name in list(sys.modules)}
+    return tuple(sorted(name for name in names if name not in sys.stdlib_module_names and not name.startswith("_")))
