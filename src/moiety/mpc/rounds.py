@@ -139,16 +139,20 @@ def _merge(tasks: Iterable[_Task]) -> Round:
 async def together(party: Scoped, *protocols: Protocol_) -> list[Any]:
     """Run independent protocols in shared waves; returns their results in order. Rounds: the longest one's."""
     tasks = [_Task(protocol, party.scope.child()) for protocol in protocols]
-    live = [task for task in tasks if task.step(party, None)]
-    while live:
-        mail = await exchange(_merge(live))
-        following = []
-        for task in live:
-            count = len(task.said.expect) if task.said else 0
-            mine, mail = mail[:count], mail[count:]
-            if task.step(party, mine):
-                following.append(task)
-        live = following
+    try:
+        live = [task for task in tasks if task.step(party, None)]
+        while live:
+            mail = await exchange(_merge(live))
+            following = []
+            for task in live:
+                count = len(task.said.expect) if task.said else 0
+                mine, mail = mail[:count], mail[count:]
+                if task.step(party, mine):
+                    following.append(task)
+            live = following
+    finally:
+        for task in tasks:  # after an abort some may not even have started
+            task.coroutine.close()
     return [task.result for task in tasks]
 
 
