@@ -11,6 +11,7 @@ import torch
 from moiety import ring
 from moiety.compile import tables
 from moiety.compile.calibrate import Range, Ranges
+from moiety.compile.passes import Truncation
 from moiety.compile.plan import Constant, Input, Node, Output, State, Weight
 from moiety.errors import BudgetExceeded, PlanError
 
@@ -33,6 +34,8 @@ class Options:
     variants: Mapping[str, str] = field(default_factory=dict)
     """Variant by function name, or by "module:function" for one layer: ``{"gelu": "puma"}``."""
     check_ranges: bool = False
+    failure_budget: float = 0.0
+    """Expected gross truncation errors a run may have; 0 keeps every truncation failure-free. It is a leakage budget, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Builder:
         self.outputs: list[Output] = []
         self.tensors: dict[str, torch.Tensor] = {}
         self.checks: list[int] = []
+        self.truncations: dict[int, Truncation] = {}
         self.module = ""
         self._known: dict[tuple[Any, ...], int] = {}
 
@@ -150,7 +154,9 @@ class Builder:
             raise BudgetExceeded(
                 f"a value of {self.module} may reach {x.bound:.3g} at {x.fraction} fraction bits, too much for the ring; use fewer fraction bits"
             )
-        return replace(x, node=self.emit("rescale", x.node, fraction=fraction), fraction=fraction)
+        node = self.emit("rescale", x.node, fraction=fraction)
+        self.truncations[node] = Truncation(x.fraction - fraction, math.prod(x.shape) * 2.0 ** (x.bits - 64))
+        return replace(x, node=node, fraction=fraction)
 
     def plain(self, x: Secret) -> Secret:
         """x without pending gain and shift."""

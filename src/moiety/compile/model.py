@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import torch
 
-from moiety.compile import program
+from moiety.compile import passes, program
 from moiety.compile import rules_arithmetic, rules_nn, rules_shape  # noqa: F401  (importing them registers the rules)
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate
@@ -36,6 +36,7 @@ def compile_model(
     ranges: Ranges | None = None,
     check_ranges: bool = False,
     variants: Mapping[str, str] | None = None,
+    failure_budget: float = 0.0,
     options: Options | None = None,
 ) -> Compiled:
     """Compile ``model`` for inputs of these shapes and these values of its public inputs.
@@ -47,7 +48,7 @@ def compile_model(
     leaves = flatten(args, kwargs or {})
     examples = [leaves, *(flatten(example, {}) for example in calibration or ())]
     found = join(calibrate(captured, examples), ranges or {})
-    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges)
+    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget)
     given = dict(zip(captured.inputs, leaves, strict=True))
     named = {name: given[name] for name in captured.inputs if name in public or not isinstance(given[name], torch.Tensor)}
     builder = Lowering(captured, found, chosen, public=named).run()
@@ -61,12 +62,12 @@ def join(found: Ranges, known: Ranges) -> Ranges:
 
 
 def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **further: Any) -> Plan:
-    """Add the range flag, then the wave table found by running the program on shapes."""
+    """Add the range flag, tidy the program, then find the wave table by running it on shapes."""
     flag = -1
     if builder.checks:
         builder.module = "range check"
         flag = builder.emit("reveal", builder.emit("any_flag", *builder.checks))
-    plan = Plan(
+    draft = Plan(
         nodes=tuple(builder.nodes),
         constants=tuple(builder.constants),
         inputs=tuple(builder.inputs),
@@ -78,16 +79,19 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         arguments=captured.inputs,
         public=tuple((name, fingerprint(value)) for name, value in public.items()),
         structure=captured.structure,
-        leakage=_leakage(builder, flag),
         **further,
     )
+    plan = passes.prune(passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget))
+    plan = msgspec.structs.replace(plan, leakage=_leakage(plan))
     return msgspec.structs.replace(plan, waves=program.wave_table(program.costs(plan)))
 
 
-def _leakage(builder: Builder, flag: int) -> tuple[str, ...]:
+def _leakage(plan: Plan) -> tuple[str, ...]:
     """What is learned beyond one's own inputs, by whom."""
-    shapes = ", ".join(f"{o.name} {o.shape}" for o in builder.outputs)
+    shapes = ", ".join(f"{o.name} {o.shape}" for o in plan.outputs)
     lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes and the calibrated ranges"]
-    if flag >= 0:
+    if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
+    if plan.expected_failures:
+        lines.append(f"expected truncation failures a run: {plan.expected_failures:.2g}; a retry would tell as much about a value")
     return tuple(lines)

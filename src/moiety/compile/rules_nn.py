@@ -54,10 +54,10 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
     x = replace(x, gain=None, shift=None)
     fraction = b.options.weight_fraction
     x, _ = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)
-    out = Secret(b.emit("linear", x.node, b.weight(w, fraction, packed=True)), call.shape, x.fraction + fraction, call.bound, x.factor)
-    if bias is None:
-        return out
-    return replace(out, node=b.emit("add", out.node, b.weight(bias, out.fraction, packed=False, factor=out.factor)))
+    product = x.fraction + fraction
+    terms = [] if bias is None else [b.weight(bias, product, packed=False, factor=x.factor)]
+    node = b.emit("linear", x.node, b.weight(w, fraction, packed=True), *terms)
+    return Secret(node, call.shape, product, call.bound, x.factor)
 
 
 @rule(aten.embedding.default)

@@ -126,18 +126,19 @@ def total(party: Party, x: Share, *, axes: tuple[int, ...], keepdims: bool) -> S
 
 
 @op
-async def multiply(party: Party, x: Share, y: Share) -> Share:
-    return await rep3.product(party, x, y)
+async def multiply(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
+    """Element by element; ``drop`` > 0 truncates in the same round, within the plan's failure budget."""
+    return await rep3.product(party, x, y, drop=drop)
 
 
 @op
-async def matmul(party: Party, x: Share, y: Share) -> Share:
-    return await rep3.product(party, x, y, rep3.MATMUL)
+async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
+    return await rep3.product(party, x, y, rep3.MATMUL, drop=drop)
 
 
 @op
-async def linear(party: Party, x: Share, w: rep3.Weight) -> Share:
-    return await rep3.linear(party, x, w)
+async def linear(party: Party, x: Share, w: rep3.Weight, *bias: Share, drop: int = 0) -> Share:
+    return await rep3.linear(party, x, w, *bias, drop=drop)
 
 
 @op

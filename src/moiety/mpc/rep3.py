@@ -78,10 +78,14 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> 
     return op.apply(x.masked, party.additive(y)) - op.apply(x.mask, y.masked) + cross  # type: ignore[arg-type]
 
 
-async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> Share:
-    """Exact product at the sum of the fractions. 1 round, 3 E an output element, whatever the inner dimension."""
+async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, drop: int = 0) -> Share:
+    """Exact product at the sum of the fractions. 1 round, 3 E an output element, whatever the inner dimension.
+
+    ``drop`` > 0 also removes that many fraction bits, in the same round, at the risk of :func:`shift_share`.
+    """
     shape = op.shape(x.shape, y.shape)
-    return await reshare(party, product_share(party, x, y, op), shape, x.fraction + y.fraction, x.bits)
+    share = shift_share(party, product_share(party, x, y, op), drop, x.bits)
+    return await reshare(party, share, shape, x.fraction + y.fraction - drop, x.bits)
 
 
 def linear_share(party: Party, x: Share, w: Weight) -> Words | None:
@@ -95,9 +99,15 @@ def linear_share(party: Party, x: Share, w: Weight) -> Words | None:
     return ring.multiply(x.mask, w.masked, out, sign=-1)  # type: ignore[arg-type]
 
 
-async def linear(party: Party, x: Share, w: Weight) -> Share:
-    """``x @ w`` at the sum of the fractions. 1 round, 3 E an output element."""
-    return await reshare(party, linear_share(party, x, w), (*x.shape[:-1], w.shape[1]), x.fraction + w.fraction)
+async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, drop: int = 0) -> Share:
+    """``x @ w + bias`` at the sum of the fractions. 1 round, 3 E an output element; ``drop`` as in :func:`product`."""
+    share = linear_share(party, x, w)
+    if bias is not None:
+        if bias.fraction != x.fraction + w.fraction:
+            raise ProtocolMisuse(f"{bias!r} does not have the {x.fraction + w.fraction} fraction bits of the product")
+        share = None if share is None else share + party.additive(bias)
+    share = shift_share(party, share, drop)
+    return await reshare(party, share, (*x.shape[:-1], w.shape[1]), x.fraction + w.fraction - drop)
 
 
 def wrap_truncate_share(party: Party, z: Share, drop: int) -> Words | None:

@@ -1,0 +1,65 @@
+"""Rewrites of a finished program: plan in, plan out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from moiety.compile.plan import Node, Plan
+from moiety.compile.program import kept
+
+PRODUCTS = ("linear", "matmul", "multiply")
+
+
+class Truncation(NamedTuple):
+    """A rescale node: fraction bits it drops, and the gross errors to expect if its product dropped them in its own round."""
+
+    drop: int
+    risk: float
+
+
+def merge_truncations(plan: Plan, truncations: Mapping[int, Truncation], budget: float) -> Plan:
+    """Do truncations in their product's round, least risky first, while the budget lasts. A budget of 0 merges none."""
+    uses = Counter(j for node in plan.nodes for j in node.inputs)
+    nodes, expected = list(plan.nodes), 0.0
+    for i, cut in sorted(truncations.items(), key=lambda item: item[1].risk):
+        product = nodes[nodes[i].inputs[0]]
+        if product.op not in PRODUCTS or uses[nodes[i].inputs[0]] != 1:
+            continue
+        if expected + cut.risk > budget:
+            break
+        expected += cut.risk
+        nodes[i] = Node(product.op, product.inputs, {**product.params, "drop": cut.drop})
+    return msgspec.structs.replace(plan, nodes=tuple(nodes), expected_failures=expected)
+
+
+def prune(plan: Plan) -> Plan:
+    """The plan without nodes, constants and weights that no reveal, state or input depends on."""
+    needed = set(kept(plan))
+    for i in reversed(range(len(plan.nodes))):
+        if i in needed or plan.nodes[i].op == "input":
+            needed.add(i)
+            needed.update(plan.nodes[i].inputs)
+    place, nodes, modules = [-1] * len(plan.nodes), [], []
+    lists = {"constant": plan.constants, "weight": plan.weights}
+    used: dict[str, list[int]] = {"constant": [], "weight": []}
+    for i in sorted(needed):
+        node, place[i] = plan.nodes[i], len(nodes)
+        params = node.params
+        if node.op in lists:
+            if params["index"] not in used[node.op]:
+                used[node.op].append(params["index"])
+            params = {"index": used[node.op].index(params["index"])}
+        nodes.append(Node(node.op, tuple(place[j] for j in node.inputs), params))
+        modules.append(plan.modules[i] if i < len(plan.modules) else "")
+    return msgspec.structs.replace(
+        plan,
+        nodes=tuple(nodes),
+        modules=tuple(modules),
+        constants=tuple(plan.constants[i] for i in used["constant"]),
+        weights=tuple(plan.weights[i] for i in used["weight"]),
+        outputs=tuple(msgspec.structs.replace(o, node=place[o.node]) for o in plan.outputs),
+        states=tuple(msgspec.structs.replace(s, write=place[s.write] if s.write >= 0 else -1) for s in plan.states),
+        flag=place[plan.flag] if plan.flag >= 0 else -1,
+    )
