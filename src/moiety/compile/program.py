@@ -1,5 +1,6 @@
 """Bind a plan to its operations: the same steps for a run on shapes, in lockstep and on the network."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -95,14 +96,28 @@ def schedule(plan: Plan, party: Party, sources: Sources, order: Order = sorted) 
 
 def costs(plan: Plan) -> Costs:
     """Drive the plan once on shapes, for all roles: exact waves, bytes, and the place of every dealt value."""
+    return costs_and_live(plan)[0]
+
+
+VIEWS = frozenset({"reshape", "permute", "cut", "expand", "as_fraction", "weight", "constant", "state"})
+"""Nodes whose results take no memory of their own."""
+
+
+def costs_and_live(plan: Plan) -> tuple[Costs, list[int]]:
+    """As :func:`costs`, with the number of share elements that are alive at every wave."""
     holder: list[Schedule] = []
+    live: list[int] = []
 
     def start(party: ShapeParty) -> Any:
         holder.append(schedule(plan, party, ShapeSources(plan)))
         return holder[0].run()
 
-    _, found = drive_on_shapes(start, lambda: holder[0].spoken())
-    return found
+    def spoken() -> dict[int, int]:
+        values = holder[0].values
+        live.append(sum(math.prod(v.shape) for i, v in values.items() if isinstance(v, Share) and plan.nodes[i].op not in VIEWS))
+        return holder[0].spoken()
+
+    return drive_on_shapes(start, spoken)[1], live
 
 
 def wave_table(found: Costs) -> tuple[tuple[int, ...], ...]:
