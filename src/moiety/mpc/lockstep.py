@@ -46,11 +46,15 @@ class Box:
 
 @dataclass(slots=True)
 class Transcript:
-    """What happened: every role's result, payload bytes by link, every spoken word by wave, every dealt value in order."""
+    """What happened: every role's result, payload bytes by link, every spoken word by wave, every dealt value in order.
+
+    ``dealt_by`` counts, for each wave, the values that were dealt by the time it was spoken.
+    """
 
     results: dict[Role, Any]
     waves: list[list[Word]] = field(default_factory=list)
     dealt: list[tuple[Role, Words]] = field(default_factory=list)
+    dealt_by: list[int] = field(default_factory=list)
 
     @property
     def links(self) -> Counter[Link]:
@@ -74,7 +78,17 @@ def run(
     for role in roles:
         start = protocols if callable(protocols) else protocols[role]
         programs[role] = start(Party(role, draws(role), box))
-    mail: dict[Role, list[Words] | None] = dict.fromkeys(roles)
+    try:
+        _converse(programs, box, transcript)
+    finally:
+        for program in programs.values():  # where one role failed, the others must not be left un-awaited
+            program.close()
+    transcript.dealt = box.log
+    return transcript
+
+
+def _converse(programs: Mapping[Role, Protocol_], box: Box, transcript: Transcript) -> None:
+    mail: dict[Role, list[Words] | None] = dict.fromkeys(programs)
     while True:
         said: dict[Role, Round] = {}
         for role, program in programs.items():  # P0 first: what it deals is there when the others take it
@@ -83,12 +97,12 @@ def run(
             except StopIteration as stop:
                 transcript.results[role] = stop.value
         if not said:
-            transcript.dealt = box.log
-            return transcript
+            return
         if len(said) != len(programs):
             silent = [role.name for role in programs if role not in said]
             raise ProtocolMisuse(f"{', '.join(silent)} finished while others still speak: every role must await equally often")
         mail = dict(_deliver(said))
+        transcript.dealt_by.append(len(box.log))
         transcript.waves.append([word for r in said.values() for word in r.send])
 
 
