@@ -139,15 +139,15 @@ async def _lifted(party: Party, x: Share, rows: _Rows, table_bits: int) -> Share
     return await reshare(party, total, (first.size,), 0)
 
 
-def lift_share(party: Party, x: Share) -> Words | None:
-    """Additive shares in Z_2^64 of x in Z_2^w, for ``-2^(w-2) <= x < 2^(w-2)``: 0 rounds, 16 B dealt an element.
+def lift_share(party: Party, x: Share, bits: int = 64) -> Words | None:
+    """Additive shares in Z_2^bits of x in Z_2^w, w < bits, for ``-2^(w-2) <= x < 2^(w-2)``: 0 rounds, 16 B dealt an element.
 
     Raised by 2^(w-2), x is not negative, so ``m - l`` wraps exactly if the top bit of l is set and that of m is not; P0 deals l and
-    ``2^w`` times its top bit in Z_2^64. The raise is subtracted at the end.
+    ``2^w`` times its top bit in the large ring. The raise is subtracted at the end.
     """
     width, offset = x.bits, 1 << (x.bits - 2)
-    low = party.deal(x.shape, lambda: np.asarray(x.mask).astype(np.uint64))
-    high = party.deal(x.shape, lambda: (np.asarray(x.mask).astype(np.uint64) >> np.uint64(width - 1)) << np.uint64(width))
+    low = party.deal(x.shape, lambda: np.asarray(x.mask).astype(np.uint64), bits)
+    high = party.deal(x.shape, lambda: (np.asarray(x.mask).astype(np.uint64) >> np.uint64(width - 1)) << np.uint64(width), bits)
     if low is None or high is None or x.masked is None:
         return None
     raised = (x.masked.astype(np.uint64) + np.uint64(offset)) & np.uint64((1 << width) - 1)
