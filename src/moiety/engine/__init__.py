@@ -10,6 +10,7 @@ executor    drive a bound plan over channels
 store       weights, plans and caches of a compute party
 policy      what a party checks before it accepts a plan
 deploy      share a model's weights once
+cost        what a plan costs, for people
 report      what a run cost at every member
 lobby       connections of other compute parties that wait for their session
 party       the compute party's process

@@ -7,7 +7,7 @@ cannot make the parties disagree.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,8 @@ from moiety.mpc.share import Share
 from moiety.net import Kind as FrameKind
 
 CHUNK_WORDS: Final = 1 << 20
-Weights = Mapping[str, "np.ndarray[Any, Any] | Callable[[], np.ndarray[Any, Any]]"]
+Weights = Mapping[str, Any]
+"""Numpy or torch tensors by name, or callables that make one."""
 
 
 def chunks(tensor: Tensor) -> Iterator[tuple[int, int, int]]:
@@ -62,7 +63,7 @@ def send_weights(session: Session, message: Deploy, weights: Weights, streams: M
     links = [session.send[role] for role in (Role.P1, Role.P2)]
     for index, tensor in enumerate(message.tensors):
         source = weights[tensor.name]
-        array = np.asarray(source() if callable(source) else source)
+        array = floats(source() if callable(source) else source)
         if array.shape != tensor.shape:
             raise InputError(f"the weight {tensor.name!r} has shape {array.shape}, the plan reads {tensor.shape}")
         flat = np.ascontiguousarray(array).reshape(-1)
@@ -75,11 +76,19 @@ def send_weights(session: Session, message: Deploy, weights: Weights, streams: M
                 link.send(FrameKind.INPUT, [words.data], wave=index, layout=number)
 
 
+def floats(tensor: Any) -> "np.ndarray[Any, Any]":
+    """A numpy array of a numpy or torch tensor, whatever its precision."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return np.asarray(tensor)
+
+
 def receive_weights(session: Session, message: Deploy, *, limit_bytes: int, wait_s: float) -> dict[str, Stored]:
     """A party's side. Raises InconsistentInput before anything is kept when parties were told or sent different things."""
     _check_manifest(message, limit_bytes)
     streams = stream_keys(session, message)
-    manifest = keys.digest("moiety manifest", message.model, message.number, msgspec.msgpack.encode(message.tensors))
+    manifest = keys.digest("moiety manifest", message.model, message.number, message.replace, msgspec.msgpack.encode(message.tensors))
     agree(session, keys.digest("moiety deploy", session.id, manifest), streams, wait_s)
     draws = KeyedDraws({key: keys.deploy_key(value, session.id, message.number) for key, value in streams.items()})
     seen, out = hashlib.sha256(manifest), {}

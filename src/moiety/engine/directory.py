@@ -54,6 +54,11 @@ class Directory:
     roles: Mapping[str, Role]
     """Roles of the compute parties; everybody else is an owner."""
     models: Mapping[str, Rules]
+    certificates: Mapping[str, Path]
+
+    def folder(self, name: str) -> Path:
+        """Where the party's certificate lies here; at the party itself its key lies beside it."""
+        return self.certificates[name].parent
 
     def compute(self, role: Role) -> Peer:
         """The party that holds a compute role."""
@@ -104,7 +109,8 @@ def load(path: str | os.PathLike[str]) -> Directory:
     _check_distinct(place, peers)
     roles = _roles(place, file.parties)
     _check_rules(place, file, roles)
-    return Directory(place, peers, roles, file.models)
+    certificates = {name: place.parent / entry.certificate for name, entry in file.parties.items()}
+    return Directory(place, peers, roles, file.models, certificates)
 
 
 def write(path: str | os.PathLike[str], parties: Mapping[str, Entry], models: Mapping[str, Rules]) -> None:

@@ -46,9 +46,7 @@ class Lobby:
                 if self._closed:
                     raise ChannelError(f"this party stopped while the {purpose} connection of {peer} was awaited")
                 if left <= 0:
-                    raise DeadlineExceeded(
-                        f"{peer} did not make its {purpose} connection within {deadline_s:.3g} s; check that it is up"
-                    )
+                    raise DeadlineExceeded(f"{peer} did not make its {purpose} connection within {deadline_s:.3g} s; check that it is up")
                 self._changed.wait(left)
             return self._waiting.pop(place)[1]
 

@@ -101,7 +101,7 @@ class Member:
         self.session.claim_deploy(command.number)
         left = self.limits.weight_bytes - self.store.nbytes
         weights = receive_weights(self.session, command, limit_bytes=left, wait_s=self.deadlines.wave_s)
-        self.store.add_weights(command.model, weights)
+        self.store.add_weights(command.model, weights, replace=command.replace)
         self.log(f"{self.session.owner} shared {len(weights)} weights of {command.model!r}")
         self._say(Fine())
 

@@ -85,6 +85,8 @@ class Deploy(_Message, frozen=True):
     model: Text
     number: int
     tensors: tuple[Tensor, ...]
+    replace: bool = False
+    """Forget what was held under this name once the new weights are here."""
     key_d: bytes = b""
     key_e: bytes = b""
 

@@ -78,28 +78,29 @@ class OwnerSession:
         weights, plans = ([set(getattr(one, what)) for one in heard] for what in ("weights", "plans"))
         return Holding(tuple(sorted(set.intersection(*weights))), tuple(p for p in heard[1].plans if p in set.intersection(*plans)))
 
-    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights) -> None:
+    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> None:
         """Share the weights that the plans read and the parties do not hold yet, then give them the plans.
 
-        ``weights`` maps names to float arrays, or to callables that make one when its turn comes.
+        ``weights`` maps names to float arrays, or to callables that make one when its turn comes. A name stands for one
+        content: give other weights under new names, or ``replace`` all that was held under the model's name.
         """
-        held = self.holding(model)
+        held = Holding((), ()) if replace else self.holding(model)
         wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
         fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights)
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
             raise InputError(f"the plans read the weight {missing[0]!r}, which was neither given nor shared before; give it")
         with self._guarded():
-            if fresh:
-                self._share(model, fresh, weights)
+            if fresh or replace:
+                self._share(model, fresh, weights, replace)
             for plan in plans:
                 if plan.hash not in held.plans:
                     self._add(model, plan)
 
-    def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights) -> None:
+    def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights, replace: bool) -> None:
         self._deployments += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
-        message = Deploy(model, self._deployments, tensors)
-        self._tell_all(lambda role: Deploy(model, self._deployments, tensors, **_given(role, streams)))
+        message = Deploy(model, self._deployments, tensors, replace)
+        self._tell_all(lambda role: Deploy(model, self._deployments, tensors, replace, **_given(role, streams)))
         send_weights(self.session, message, weights, streams, self.deadlines.result_s)
         self._all_fine("that it keeps the weights")
 

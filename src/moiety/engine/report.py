@@ -3,6 +3,7 @@
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -71,8 +72,13 @@ class RunResult:
 
 def peak_memory_bytes() -> int:
     """The most memory this process ever held."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        # getrusage would count what the parent held when it started this process.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def packages() -> tuple[str, ...]:

@@ -66,8 +66,11 @@ class Store:
             held = self._models.get(name, Model())
             return Model(dict(held.weights), dict(held.plans))
 
-    def add_weights(self, name: str, weights: Mapping[str, Stored]) -> None:
+    def add_weights(self, name: str, weights: Mapping[str, Stored], *, replace: bool = False) -> None:
+        """Add to a model; ``replace`` drops its former weights and plans."""
         with self._turn:
+            if replace:
+                self._models[name] = Model()
             self._models.setdefault(name, Model()).weights.update(weights)
 
     def add_plan(self, name: str, bound: Bound) -> None:

@@ -1,0 +1,83 @@
+"""What a plan costs and what it leaks, for people: known before a run, and completed by the last one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from moiety.compile import program
+from moiety.compile.plan import LINKS, Plan
+from moiety.engine.report import RunReport
+from moiety.mpc.rounds import Role
+
+PROMISE = "semi-honest: private while at most one of the three compute parties is corrupted, follows the protocol, and none collude"
+
+
+class ModuleCost(NamedTuple):
+    """What one module of the user's model adds. Modules share rounds, so these do not add up to the plan's."""
+
+    name: str
+    rounds: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Costs of one plan; ``seconds`` and memory are those of the last run, None before it. ``print`` it."""
+
+    rounds: int
+    payload_bytes: int
+    sent_bytes: dict[str, int]
+    modules: tuple[ModuleCost, ...]
+    expected_failures: float
+    leakage: tuple[str, ...]
+    seconds: float | None = None
+    waiting_s: float | None = None
+    peak_memory_bytes: int | None = None
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.rounds} rounds, {_size(self.payload_bytes)} in all"
+        yield "sent by " + ", ".join(f"{role} {_size(sent)}" for role, sent in self.sent_bytes.items())
+        if self.seconds is not None and self.waiting_s is not None and self.peak_memory_bytes is not None:
+            memory = _size(self.peak_memory_bytes)
+            yield f"last run {self.seconds:.3f} s, of which the evaluators waited {self.waiting_s:.3f} s; largest party process {memory}"
+        yield f"expected truncation failures a run: {self.expected_failures:.3g}"
+        width = max((len(module.name) for module in self.modules), default=0)
+        for module in self.modules:
+            yield f"  {module.name:<{width}}  {module.rounds:>5} rounds  {_size(module.payload_bytes):>10}"
+        yield PROMISE
+        for line in self.leakage:
+            yield f"leakage: {line}"
+
+
+def cost(plan: Plan, report: RunReport | None = None) -> Cost:
+    """Costs of a plan from its own program, with the times of a run when there was one."""
+    found = program.costs(plan)
+    sent = {role.name: sum(row[i] for row in plan.waves for i, link in enumerate(LINKS) if link[0] is role) for role in Role}
+    rounds: dict[str, set[int]] = {}
+    nbytes: dict[str, int] = {}
+    for number, wave in enumerate(found.waves):
+        dealt = [(address.path[0], word.spec.nbytes) for address, (_, word) in wave.dealt.items()]
+        for step, count in [*wave.spoken.items(), *dealt]:
+            name = (plan.modules[step] if step < len(plan.modules) else "") or plan.nodes[step].op
+            nbytes[name] = nbytes.get(name, 0) + count
+            rounds.setdefault(name, set()).update({number} if step in wave.spoken and count else ())
+    modules = tuple(ModuleCost(name, len(rounds[name]), total) for name, total in nbytes.items() if total)
+    times = _times(report) if report is not None else (None, None, None)
+    return Cost(found.rounds, sum(sent.values()), sent, modules, plan.expected_failures, plan.leakage, *times)
+
+
+def _times(report: RunReport) -> tuple[float, float, int]:
+    waiting = max(report.of("P1").waiting_s, report.of("P2").waiting_s)
+    return report.seconds, waiting, max(report.of(role).peak_memory_bytes for role in ("P0", "P1", "P2"))
+
+
+def _size(nbytes: int) -> str:
+    value, unit = float(nbytes), "B"
+    for following in ("KB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, following
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

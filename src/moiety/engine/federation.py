@@ -1,0 +1,236 @@
+"""The public interface: a federation, and models that run privately in it.
+
+with moiety.local(parties=3) as federation:
+    private = federation.deploy(model, example_inputs)
+    logits = private(tokens)
+    print(private.cost)
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moiety.compile import signature
+from moiety.compile.plan import Plan
+from moiety.engine import launch
+from moiety.engine.cost import Cost, cost
+from moiety.engine.deploy import Weights
+from moiety.engine.directory import Directory, load
+from moiety.engine.owner import OwnerSession, Progress, open_session
+from moiety.engine.report import RunReport, RunResult
+from moiety.engine.session import USUAL, Deadlines
+from moiety.errors import ConfigError, InputError
+from moiety.mpc.rounds import Words
+from moiety.net import Identity, load_identity
+from moiety.net.identity import KEY_FILE
+
+
+def local(*, parties: int = 3, deadlines: Deadlines = USUAL) -> "Federation":
+    """Three compute parties as processes on this machine, with fresh certificates, for one caller who is model owner and client.
+
+    The same code as between organisations; but one machine hides nothing from its owner: this is for trying and measuring.
+    """
+    launch.require_three(parties)
+    started = launch.start(deadlines=deadlines)
+    try:
+        owners = started.identity(launch.MODEL_OWNER), started.identity(launch.CLIENT)
+        return Federation(started.directory, *owners, deadlines=deadlines, started=started)
+    except BaseException:
+        started.stop()
+        raise
+
+
+def connect(
+    path: str | os.PathLike[str], *, party: str | None = None, identity: str | os.PathLike[str] | None = None, deadlines: Deadlines = USUAL
+) -> "Federation":
+    """A federation whose parties run elsewhere, as the owner ``party``.
+
+    ``identity`` is the folder with the key, by default that of the party's certificate in the federation file. Without
+    ``party``, the one owner whose key is there.
+    """
+    directory = load(path)
+    mine = load_identity(identity if identity is not None else _identity_folder(Path(path), directory, party))
+    directory.check_known(mine.name)
+    if party is not None and mine.name != party:
+        raise ConfigError(f"{identity} holds the identity of {mine.name}, not of {party}; point to the right folder")
+    if mine.name in directory.roles:
+        raise ConfigError(f"{mine.name} is a compute party; connect as an owner")
+    return Federation(directory, mine, mine, deadlines=deadlines)
+
+
+def _identity_folder(path: Path, directory: Directory, party: str | None) -> Path:
+    if party is not None:
+        directory.check_known(party)
+    owners = [party] if party is not None else [name for name in directory.peers if name not in directory.roles]
+    folders = {name: directory.folder(name) for name in owners}
+    found = [name for name, folder in folders.items() if (folder / KEY_FILE).exists()]
+    if len(found) != 1:
+        raise ConfigError(
+            f"the keys of {len(found)} owners in {path} are here ({', '.join(found) or 'none'}); "
+            'name one with party="..." and, if its key lies elsewhere, its folder with identity="..."'
+        )
+    return folders[found[0]]
+
+
+class Federation:
+    """Compute parties and the caller's identities. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        model_owner: Identity,
+        client: Identity,
+        *,
+        deadlines: Deadlines = USUAL,
+        started: launch.LocalParties | None = None,
+    ) -> None:
+        self.directory, self.deadlines = directory, deadlines
+        self._model_owner, self._client = model_owner, client
+        self._started = started
+        self._privates: list[Private] = []
+
+    def deploy(self, model: Any, example_inputs: Any, *, name: str | None = None, public: Sequence[str] = (), **options: Any) -> "Private":
+        """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
+
+        ``example_inputs`` (a tensor, a tuple, or a dict of keyword arguments) are public: shapes and ranges follow from them.
+        ``public`` names inputs that are no secret; ``options`` go to ``compile_model``. A model of the same name is replaced.
+        """
+        args, kwargs = _split(example_inputs)
+        called = name or type(model).__name__.lower()
+        private = Private(self, called, _Source(model, args, kwargs, tuple(public), options))
+        private.compile(args, kwargs, replace=True)
+        self._privates.append(private)
+        return private
+
+    def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> None:
+        """Give the parties plans that were compiled before, and the weights that they do not hold yet."""
+        with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
+            session.deploy(name, plans, weights, replace=replace)
+
+    def model(self, name: str) -> "Private":
+        """A model that somebody deployed, by the plans that all parties hold. The caller needs no PyTorch for it."""
+        private = Private(self, name, None)
+        private.fetch()
+        self._privates.append(private)
+        return private
+
+    def open(self) -> OwnerSession:
+        """A session as the client, for callers who run plans themselves."""
+        return open_session(self.directory, self._client, deadlines=self.deadlines)
+
+    def close(self) -> None:
+        """End all sessions, and the parties if they were started here. May be called twice."""
+        for private in self._privates:
+            private.close()
+        if self._started is not None:
+            self._started.stop()
+
+    def __enter__(self) -> "Federation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Federation of {', '.join(self.directory.members)} for {self._client.name}>"
+
+
+class _Source:
+    """The caller's own model, when it has one: what further shapes are compiled from."""
+
+    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], public: tuple[str, ...], options: Mapping[str, Any]):
+        self.model, self.args, self.kwargs, self.public, self.options = model, args, dict(kwargs), public, options
+        self.weights: dict[str, Any] = {}
+        self.ranges: Any = None
+
+
+class Private:
+    """A deployed model: call it as the model itself. Only the caller sees the answer."""
+
+    def __init__(self, federation: Federation, name: str, source: _Source | None) -> None:
+        self.name, self.plans = name, list[Plan]()
+        self._federation, self._source = federation, source
+        self._session: OwnerSession | None = None
+        self._last: tuple[Plan, RunReport | None] | None = None
+
+    def __call__(self, *args: Any, on_progress: Progress | None = None, **kwargs: Any) -> Any:
+        """The model's answer in the model's own structure.
+
+        Raises InputError for inputs that no deployed plan takes, RangeViolation when the answer would be meaningless.
+        """
+        plan = next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
+        result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress)
+        return signature.decode_outputs(plan, result.outputs, bool(result.flag))
+
+    def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
+        """Run one of the plans on ring elements. After a failed run the next one opens a new session; its caches are gone."""
+        if self._session is None or self._session.closed:
+            self._session = self._federation.open()
+        result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress)
+        self._last = (plan, result.report)
+        return result
+
+    @property
+    def cost(self) -> Cost:
+        """Rounds, bytes, time, memory and leakage of the plan that ran last (before any run: of the first)."""
+        plan, report = self._last or (self.plans[0], None)
+        return cost(plan, report)
+
+    def fetch(self) -> None:
+        """Ask the parties for the plans. Raises InputError when they hold none."""
+        with self._federation.open() as session:
+            self.plans = session.fetch_plans(self.name)
+        if not self.plans:
+            raise InputError(f"the parties hold no model {self.name!r}; ask its owner to deploy it")
+
+    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False) -> Plan:
+        """Compile the caller's model for public inputs like these and deploy the plan; shared weights stay."""
+        from moiety.compile.model import compile_model  # the model owner's side alone needs PyTorch
+
+        source = self._source
+        assert source is not None, "only a deployer compiles"
+        compiled = compile_model(source.model, args, dict(kwargs), public=source.public, ranges=source.ranges, **source.options)
+        source.weights.update(compiled.weights)
+        source.ranges = compiled.ranges
+        self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace)
+        self.plans.append(compiled.plan)
+        return compiled.plan
+
+    def close(self) -> None:
+        """End the session with the parties."""
+        if self._session is not None:
+            self._session.close()
+
+    def _further(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+        if self._source is None:
+            shapes = "; ".join(", ".join(f"{i.name} {i.shape}" for i in plan.inputs) for plan in self.plans)
+            raise InputError(f"no plan of {self.name!r} takes these inputs; deployed are: {shapes}. Ask the model's owner for another")
+        given = signature.arguments(self.plans[0], args, kwargs)
+        examples = signature.arguments(self.plans[0], self._source.args, self._source.kwargs)
+        public = {name for name, _ in self.plans[0].public}
+        likeness = {name: value if name in public else like(examples[name], value) for name, value in given.items()}
+        count = len(args)
+        return self.compile(tuple(list(likeness.values())[:count]), dict(list(likeness.items())[count:]))
+
+    def __repr__(self) -> str:
+        return f"<Private {self.name}, {len(self.plans)} plans>"
+
+
+def like(example: Any, value: Any) -> Any:
+    """The public example repeated to the shape of ``value``: a plan is public, so it is never compiled from a secret."""
+    if not hasattr(value, "shape") or tuple(example.shape) == tuple(value.shape):
+        return example
+    repeated = np.resize(example.detach().cpu().numpy(), tuple(value.shape))
+    with contextlib.suppress(AttributeError):
+        return example.new_tensor(repeated)
+    return repeated
+
+
+def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    return (tuple(example_inputs), {}) if isinstance(example_inputs, tuple | list) else ((example_inputs,), {})
