@@ -12,7 +12,7 @@ from moiety import ring
 from moiety.compile import tables
 from moiety.compile.calibrate import Range, Ranges
 from moiety.compile.passes import Truncation
-from moiety.compile.plan import Constant, Input, Node, Output, State, Weight
+from moiety.compile.plan import Constant, Input, Lookup, Node, Output, State, Weight
 from moiety.errors import BudgetExceeded, PlanError
 
 ROOM = 61
@@ -109,6 +109,7 @@ class Builder:
         self.outputs: list[Output] = []
         self.tensors: dict[str, torch.Tensor] = {}
         self.checks: list[int] = []
+        self.lookups: list[Lookup] = []
         self.truncations: dict[int, Truncation] = {}
         self.module = ""
         self._known: dict[tuple[Any, ...], int] = {}
@@ -146,6 +147,12 @@ class Builder:
         index = next(i for i, w in enumerate(self.weights) if w.name == name)
         return self.emit("weight", index=index)
 
+    def weight_fraction(self, x: Owned) -> int:
+        """Fraction bits for a tensor of weights: small ones get more, so that every layer keeps about as many significant bits."""
+        largest = float(x.tensor.abs().max()) if x.tensor.numel() else 1.0
+        spare = -math.ceil(math.log2(max(largest, 2.0**-6)))
+        return self.options.weight_fraction + max(-4, min(spare, 6))
+
     def rescaled(self, x: Secret, fraction: int) -> Secret:
         """x with at most ``fraction`` fraction bits."""
         if x.fraction <= fraction:
@@ -165,9 +172,9 @@ class Builder:
         out = x
         if x.gain is not None:
             x = self.rescaled(x, self.options.activation_fraction)
-            w = self.weight(x.gain, self.options.weight_fraction, packed=False)  # type: ignore[arg-type]
-            node = self.emit("multiply", x.node, w)
-            out = replace(x, node=node, fraction=x.fraction + self.options.weight_fraction)
+            fraction = self.weight_fraction(x.gain)
+            node = self.emit("multiply", x.node, self.weight(x.gain, fraction, packed=False))
+            out = replace(x, node=node, fraction=x.fraction + fraction)
         if x.shift is not None:
             w = self.weight(x.shift, out.fraction, packed=False, factor=out.factor)
             out = replace(out, node=self.emit("add", out.node, w))
@@ -225,6 +232,7 @@ class Builder:
         if self.options.check_ranges:
             window = choice.levels[-1].window
             self.checks.append(self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=min(window.high, math.ceil(high / x.unit) + 1)))
+        self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
         levels = [self.constant(level.table.coefficients) for level in choice.levels]
         windows = tuple(int(v) for level in choice.levels for v in level.window)
         node = self.emit("table", x.node, *levels, windows=windows, fraction=fraction)

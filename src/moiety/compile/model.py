@@ -76,6 +76,7 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         outputs=tuple(builder.outputs),
         flag=flag,
         modules=tuple(builder.modules),
+        lookups=tuple(builder.lookups),
         arguments=captured.inputs,
         public=tuple((name, fingerprint(value)) for name, value in public.items()),
         structure=captured.structure,

@@ -92,8 +92,18 @@ class Output(msgspec.Struct, frozen=True):
     form: str = "fixed"
 
 
+class Lookup(msgspec.Struct, frozen=True, array_like=True):
+    """A table of the plan: where, which function, the real range it serves, and its measured error there."""
+
+    module: str
+    function: str
+    low: float
+    high: float
+    error: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module. ``modules`` (labels of the nodes in the user's model) is for people and not part of the hash."""
+    """See the module. ``modules`` and ``lookups`` (where things come from in the user's model) are for people and not hashed."""
 
     format: int = FORMAT
     protocol: str = "rep3"
@@ -120,6 +130,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     structure: str = ""
     """The output's structure as JSON, leaves numbered in the order of ``outputs``."""
     modules: tuple[str, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
 
     def encode(self) -> bytes:
         """The plan as it travels."""
@@ -128,7 +139,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical program, without labels."""
-        bare = msgspec.structs.replace(self, modules=())
+        bare = msgspec.structs.replace(self, modules=(), lookups=())
         return hashlib.sha256(msgspec.msgpack.encode(bare, order="deterministic")).hexdigest()
 
     @classmethod

@@ -100,7 +100,7 @@ def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
         return replace(x, gain=w, bound=call.bound)  # folded into the next linear layer where there is one
     b = call.builder
     x = b.rescaled(b.plain(x), b.options.activation_fraction)
-    fraction = b.options.weight_fraction
+    fraction = b.weight_fraction(w)
     node = b.emit("multiply", x.node, b.weight(w, fraction, packed=False))
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
 

@@ -52,7 +52,7 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
     if x.gain is not None:
         w = Owned(x.gain.tensor[:, None] * w.tensor, f"({x.gain.name})*({w.name})")
     x = replace(x, gain=None, shift=None)
-    fraction = b.options.weight_fraction
+    fraction = b.weight_fraction(w)
     x, _ = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)
     product = x.fraction + fraction
     terms = [] if bias is None else [b.weight(bias, product, packed=False, factor=x.factor)]
