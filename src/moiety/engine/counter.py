@@ -24,8 +24,8 @@ class Counter:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._path = Path(folder) / COUNTER_FILE
         self._turn = threading.Lock()
-        self._held = _lock(Path(folder))
         self._last = self._stored()
+        self._held = _lock(Path(folder))
 
     def advance(self) -> int:
         """The next number, on disk before this returns. Raises ReuseRefused when the file went backwards under this process."""

@@ -137,7 +137,7 @@ class Member:
         session.claim_run(command.number)
         bound, model = self._plan(command.model, command.plan), self.store.model(command.model)
         position_row(bound.plan, command.position)
-        states.check(command.model, bound.plan, command.position or 0)
+        states.rewind(command.model, bound.plan, command.position or 0)
         streams = given(session.role, command.key_d, command.key_e)
         agree(session, self._subject(command, bound, states), streams, self.deadlines.wave_s)
         wire = wire_bytes(session)

@@ -103,16 +103,16 @@ class States:
         )
         return Share(spec.shape, spec.fraction, 64, masked, mask)
 
-    def check(self, model: str, plan: Plan, position: int) -> None:
-        """Raises InputError when writing at ``position`` would leave a gap."""
+    def rewind(self, model: str, plan: Plan, position: int) -> None:
+        """Forget rows from ``position`` on of the states that the plan writes. Raises InputError when rows before it are missing."""
         for spec, length in zip(plan.states, self.lengths(model, plan), strict=True):
             if spec.write >= 0 and position > length:
-                raise InputError(
-                    f"position {position} lies beyond the {length} rows that this session has stored; run the earlier ones first"
-                )
+                raise InputError(f"position {position} lies beyond the {length} rows that this session stored; run the earlier ones first")
+            if spec.write >= 0 and position < length:
+                self._held[model, spec.name].cut(position)
 
     def write(self, model: str, plan: Plan, position: int, results: Mapping[int, Any]) -> None:
-        """Store the new rows of every state at ``position``; rows behind them are forgotten."""
+        """Store the new rows of every state at ``position``, up to which it was rewound."""
         for spec in plan.states:
             if spec.write >= 0:
                 cache = self._held.setdefault((model, spec.name), _Cache(spec.axis))
@@ -151,6 +151,12 @@ class _Cache:
     masked: Words | None = None
     mask: Words | None = None
 
+    def cut(self, length: int) -> None:
+        for part in (self.masked, self.mask):
+            if part is not None:
+                part[(slice(None),) * self.axis + (slice(length, None),)] = 0
+        self.length = length
+
     def store(self, position: int, rows: Share) -> None:
         count = rows.shape[self.axis]
         self.masked = self._placed(self.masked, position, rows.masked)
@@ -169,7 +175,6 @@ class _Cache:
                 grown[(slice(None),) * axis + (slice(0, held.shape[axis]),)] = held
             held = grown
         held[(slice(None),) * axis + (slice(position, end),)] = rows
-        held[(slice(None),) * axis + (slice(end, None),)] = 0
         return held
 
 
