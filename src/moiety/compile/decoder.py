@@ -141,4 +141,12 @@ def _compile(
     builder = lowering.run()
     weights |= {name: tensor for name, tensor in builder.tensors.items() if name not in weights}
     only_tokens = replace(captured, inputs=captured.inputs[:1], structure='{"leaf": 0}')
-    return finish(builder, only_tokens, {}, first_position=positions[0], positions=len(positions) if rows else 0)
+    serves = len(positions) if rows else 0
+    return finish(builder, only_tokens, {}, first_position=positions[0], positions=serves, end=_end(model))
+
+
+def _end(model: Any) -> tuple[int, ...]:
+    """Its end-of-text tokens."""
+    settings = getattr(model, "generation_config", None) or model.config
+    ids = settings.eos_token_id
+    return tuple(ids) if isinstance(ids, list | tuple) else () if ids is None else (int(ids),)

@@ -118,6 +118,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     first_position: int = 0
     positions: int = 0
     """How many public positions the plan serves; 0 when it has no position."""
+    end: tuple[int, ...] = ()
+    """Of a decoder: the tokens after which an answer is over."""
     waves: tuple[tuple[int, ...], ...] = ()
     """The wave table: bytes on each of LINKS, wave by wave."""
     expected_failures: float = 0.0
