@@ -1,0 +1,116 @@
+"""One small case of every protocol, for the tests that must hold for all of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from mpc_runs import share, share_bits
+
+from moiety.mpc import rep3
+from moiety.mpc.functions import argmax, bits, compare, maximum, puma, ranges, relu, select, table
+from moiety.mpc.party import Party
+from moiety.mpc.rounds import Role
+from moiety.mpc.share import Share
+
+F = 14
+WINDOW = table.Window(low=-(4 << F), drop=2, cell_bits=F - 4, index_bits=5)
+TABLES = {
+    degree: table.Table(np.random.default_rng(degree).integers(-(2**20), 2**20, (degree + 1, 32)).view(np.uint64), 10)
+    for degree in (0, 1, 2)
+}
+
+
+class Case(NamedTuple):
+    """A protocol with inputs for a seed: the same shapes for every seed, other secrets and other masks; ``grow`` lengthens them."""
+
+    op: Callable[..., Any]
+    inputs: Callable[..., tuple[Any, ...]]
+
+
+async def _linear(party: Party, x: Share, w: Share) -> Share:
+    return await rep3.linear(party, x, rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction))
+
+
+async def _matmul(party: Party, x: Share, y: Share) -> Share:
+    return await rep3.product(party, x, y, rep3.MATMUL)
+
+
+async def _shifted(party: Party, x: Share, y: Share) -> Share:
+    share_ = rep3.product_share(party, x, y)
+    return await rep3.reshare(party, rep3.shift_share(party, share_, F), x.shape, F)
+
+
+async def _lookup(party: Party, x: Share) -> list[Share]:
+    return await table.lookup(party, x, WINDOW, [TABLES[2], TABLES[2]])
+
+
+async def _lookup_linear(party: Party, x: Share) -> list[Share]:
+    return await table.lookup(party, x, WINDOW, [TABLES[1]])
+
+
+async def _input(party: Party, x: Share) -> Share:
+    value = np.arange(np.prod(x.shape), dtype=np.uint64).reshape(x.shape) if party.role is Role.CLIENT else None
+    return await rep3.share_input(party, value, x.shape, F)
+
+
+def _reals(*shape: int, bound: float = 3.5) -> Callable[..., tuple[Any, ...]]:
+    return lambda seed, grow=1: (share(_integers(seed, shape, bound, grow), F, seed=seed + 1),)
+
+
+def _integers(seed: int, shape: tuple[int, ...], bound: float, grow: int) -> Any:
+    top = int(bound * 2**F)
+    return np.random.default_rng(seed).integers(-top, top, (shape[0] * grow, *shape[1:]))
+
+
+def _two(first: tuple[int, ...], second: tuple[int, ...], *, alike: bool = True) -> Callable[..., tuple[Any, ...]]:
+    def inputs(seed: int, grow: int = 1) -> tuple[Any, ...]:
+        x, y = _integers(seed, first, 3, grow), _integers(seed + 9, second, 3, grow if alike else 1)
+        return share(x, F, seed=seed + 1), share(y, F, seed=seed + 2)
+
+    return inputs
+
+
+def _flags(*shapes: tuple[int, ...]) -> Callable[..., tuple[Any, ...]]:
+    def one(shape: tuple[int, ...], seed: int, grow: int) -> Any:
+        return share_bits(np.random.default_rng(seed).integers(0, 2, (shape[0] * grow, *shape[1:])), seed + 20)
+
+    return lambda seed, grow=1: tuple(one(shape, seed + i, grow) for i, shape in enumerate(shapes))
+
+
+def _both(*inputs: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    return lambda seed, grow=1: tuple(x for part in inputs for x in part(seed, grow))
+
+
+def _counts(seed: int, grow: int = 1) -> tuple[Any, ...]:
+    return (share([seed % 2, 0, 3 * (seed % 2)], seed=seed + 1),)
+
+
+CASES = {
+    "product": Case(rep3.product, _two((5, 3), (5, 3))),
+    "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
+    "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
+    "shifted": Case(_shifted, _two((5, 3), (5, 3))),
+    "rescale": Case(lambda party, z: rep3.rescale(party, z, 4), _reals(5, 3)),
+    "reveal": Case(rep3.reveal, _reals(5, 3)),
+    "input": Case(_input, _reals(5, 3)),
+    "lookup": Case(_lookup, _reals(9)),
+    "lookup_linear": Case(_lookup_linear, _reals(9)),
+    "sign16": Case(lambda party, x: compare.sign(party, x.low_bits(4, 16), 16), _reals(21)),
+    "sign64": Case(lambda party, x: compare.sign(party, x, 64), _reals(21)),
+    "below": Case(lambda party, x: compare.below(party, x, [-5, 0, 77], 18), _reals(21)),
+    "signs": Case(lambda party, x, y: compare.signs(party, [x, y], 18), _two((7,), (2, 5))),
+    "and_all": Case(lambda party, *b: bits.and_all(party, b), _flags((21,), (21,), (21,), (21,))),
+    "bit_to_share": Case(select.bit_to_share, _flags((21,))),
+    "select": Case(select.select, _both(_flags((5, 1)), _reals(5, 3))),
+    "choose": Case(select.choose, _both(_flags((5, 3)), _two((5, 3), (5, 3)))),
+    "relu": Case(lambda party, x: relu.relu(party, x, 18), _reals(21)),
+    "row_max": Case(lambda party, x: maximum.row_max(party, x, step_bits=F - 4), _reals(3, 7)),
+    "argmax": Case(lambda party, x: argmax.argmax(party, x, 20), _reals(2, 19)),
+    "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 20), _reals(2, 6)),
+    "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -100, 1 << F), _reals(21)),
+    "any_flag": Case(ranges.any_flag, _counts),
+    "puma_gelu": Case(puma.gelu, _reals(9)),
+    "puma_silu": Case(puma.silu, _reals(9)),
+    "puma_exp": Case(lambda party, x: puma.neg_exp(party, -x, 3), _reals(9)),
+    "puma_softmax": Case(lambda party, x: puma.softmax(party, x, 3, max_step_bits=F - 4), _reals(2, 5)),
+}

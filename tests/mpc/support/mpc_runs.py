@@ -1,0 +1,103 @@
+"""Running a protocol in lockstep and on shapes, and looking at what was said."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from moiety.mpc import lockstep
+from moiety.mpc.cost import Costs, Link, drive_on_shapes
+from moiety.mpc.functions.bits import BitShare
+from moiety.mpc.party import Party
+from moiety.mpc.rounds import Role, Scope, Words
+from moiety.mpc.share import Share
+
+Op = Callable[..., Any]
+Parts = dict[Role, Share]
+BY_ROLE = (Role.P0, Role.P1, Role.P2)
+
+
+def share(values: Any, fraction: int = 0, bits: int = 64, seed: int = 0) -> Parts:
+    """Shares of integers."""
+    return lockstep.share_out(np.asarray(values).astype(np.int64).view(np.uint64), fraction, bits, seed)
+
+
+def share_bits(bits: Any, seed: int = 0) -> dict[Role, BitShare]:
+    """Shares of bits with seeded masks."""
+    bits = np.asarray(bits, np.uint8)
+    packed = np.packbits(bits.ravel(), bitorder="little")
+    one, two = np.random.default_rng(seed).integers(0, 256, (2, packed.size), np.uint8)
+    masked = packed ^ one ^ two
+    parts = {Role.P0: (None, one ^ two), Role.P1: (masked, one), Role.P2: (masked, two), Role.CLIENT: (None, None)}
+    return {role: BitShare(bits.shape, *part) for role, part in parts.items()}
+
+
+def run(op: Op, *inputs: Any, seed: int = 0, node: int = 0, **options: Any) -> lockstep.Transcript:
+    """``op(party, inputs of that role, **options)`` at every role, at plan node ``node`` (its parity turns the dealing round)."""
+
+    async def protocol(party: Party) -> Any:
+        party.scope = Scope((node,))
+        return await op(party, *(x[party.role] for x in inputs), **options)
+
+    return lockstep.run(protocol, draws=lambda role: lockstep.test_draws(role, seed))
+
+
+def shapes(op: Op, *inputs: Any, node: int = 0, **options: Any) -> tuple[Any, Costs]:
+    """The same on shapes; inputs may be dictionaries of parts."""
+
+    async def protocol(party: Party) -> Any:
+        party.scope = Scope((node,))
+        return await op(party, *(bare(x) for x in inputs), **options)
+
+    return drive_on_shapes(protocol)
+
+
+def bare(x: Any) -> Any:
+    """A share without parts, of the same shape."""
+    x = x[Role.CLIENT] if isinstance(x, dict) else x
+    return BitShare(x.shape) if isinstance(x, BitShare) else Share(x.shape, x.fraction, x.bits)
+
+
+def opened(transcript: lockstep.Transcript, pick: Callable[[Any], Share] = lambda x: x) -> Words:
+    """The result as signed integers; checks that P1 and P2 agree and that the masks add up."""
+    parts = {role: pick(transcript.results[role]) for role in BY_ROLE}
+    words = lockstep.opened(parts)
+    bits = parts[Role.P1].bits
+    signed = words.astype(np.int64)
+    return signed if bits == 64 else signed - ((signed >> (bits - 1)) << bits)
+
+
+def opened_bits(transcript: lockstep.Transcript, pick: Callable[[Any], BitShare] = lambda x: x) -> Words:
+    """The resulting bits; checks that P1 and P2 agree and that the masks add up."""
+    zero, one, two = (pick(transcript.results[role]) for role in BY_ROLE)
+    assert np.array_equal(one.masked, two.masked)
+    assert np.array_equal(one.mask ^ two.mask, zero.mask)
+    return one.unpacked(one.masked ^ zero.mask).astype(bool)
+
+
+def links_by_wave(transcript: lockstep.Transcript) -> list[Counter[Link]]:
+    """Bytes on every link in every wave of a real run, values dealt after the last exchange in one of their own."""
+    out, done = [], 0
+    marks = [*transcript.dealt_by, len(transcript.dealt)]
+    for wave, mark in zip([*transcript.waves, []], marks, strict=True):
+        links: Counter[Link] = Counter()
+        for word in wave:
+            links[word.sender, word.receiver] += word.spec.nbytes
+        for receiver, value in transcript.dealt[done:mark]:
+            links[Role.P0, receiver] += value.nbytes
+        done = mark
+        out.append(links)
+    return out if out[-1] else out[:-1]
+
+
+def received(transcript: lockstep.Transcript, role: Role) -> Iterator[Words]:
+    """All that a role got: what was dealt to it, then what was said to it."""
+    yield from (value for receiver, value in transcript.dealt if receiver is role)
+    yield from (word.value for wave in transcript.waves for word in wave if word.receiver is role and word.value is not None)
+
+
+def frame(transcript: lockstep.Transcript, role: Role) -> Words:
+    """All octets that a role received, end to end."""
+    parts = [np.ascontiguousarray(value).view(np.uint8).ravel() for value in received(transcript, role)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)

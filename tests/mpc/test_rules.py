@@ -1,0 +1,235 @@
+"""The rules that every protocol must keep, each test named after its rule; ``docs/security/README.md`` lists them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpc_ops import CASES, TABLES, WINDOW
+from mpc_pads import Unpadded, check_pads, record
+from mpc_runs import frame, opened, run, shapes, share, share_bits
+
+from moiety.errors import ProtocolMisuse
+from moiety.mpc import lockstep, rep3
+from moiety.mpc.cost import drive_on_shapes
+from moiety.mpc.functions import bits, table
+from moiety.mpc.party import Kind, Party
+from moiety.mpc.rounds import Address, Role, Scope, Spec
+from moiety.mpc.share import Share, wrap
+
+every = pytest.mark.parametrize("name", CASES)
+
+
+@every
+@pytest.mark.parametrize("node", [0, 1])
+def test_rule_1_every_word_has_a_pad_that_its_receiver_does_not_hold(name, node):
+    case = CASES[name]
+    checked = check_pads(record(case.op, *case.inputs(1), node=node))
+    assert checked > 0 or name in ("input", "reveal")
+
+
+async def unpadded(party: Party, x: Share):
+    await party.swap(party.local(lambda: wrap(party.additive(x), x.bits)), specs=(Spec(x.shape, x.bits),))
+
+
+async def padded_by_c(party: Party, x: Share):
+    pad = party.zero_share(x.shape)
+    await party.swap(party.local(lambda: party.additive(x) + pad), specs=(Spec(x.shape, x.bits),))
+
+
+async def one_pad_for_two(party: Party, x: Share):
+    pad = party.draw(Kind.OUT_MASK, x.shape)
+    mine = party.local(lambda: party.additive(x) + pad)
+    await party.swap(mine, mine, specs=(Spec(x.shape, x.bits),) * 2)
+
+
+async def pad_of_an_earlier_wave(party: Party, x: Share):
+    pad = party.draw(Kind.OUT_MASK, x.shape)
+    for _ in range(2):
+        await party.swap(party.local(lambda: party.additive(x) + pad), specs=(Spec(x.shape, x.bits),))
+
+
+@pytest.mark.parametrize("op", [unpadded, padded_by_c, one_pad_for_two, pad_of_an_earlier_wave])
+def test_rule_9_the_pad_check_notices(op):
+    with pytest.raises(Unpadded):
+        check_pads(record(op, share([1, 2, 3])))
+
+
+def transmitted(op, inputs, seed):
+    transcript = run(op, *inputs, seed=seed)
+    return np.concatenate([frame(transcript, Role.P1), frame(transcript, Role.P2)])
+
+
+def stuck_bits(op, inputs, runs=64):
+    """Transmitted bits that have one value in all of many runs on the same input."""
+    first = transmitted(op, inputs, 0)
+    seen = np.zeros_like(first)
+    for seed in range(1, runs):
+        seen |= first ^ transmitted(op, inputs, seed)
+    return int((~seen).astype(bool).sum())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "reveal" and not name.startswith("puma_")])
+def test_rule_2_every_transmitted_bit_flips_between_runs_on_one_input(name):
+    assert stuck_bits(CASES[name].op, CASES[name].inputs(1)) == 0
+
+
+@pytest.mark.parametrize("top", [1, 8])
+def test_rule_9_the_flip_test_notices_a_pad_that_is_too_short(top):
+    async def short(party: Party, x: Share):
+        pad = party.draw(Kind.OUT_MASK, x.shape)
+        mine = party.local(lambda: party.additive(x) + (pad >> np.uint64(top)))
+        await party.swap(mine, specs=(Spec(x.shape, 64),))
+
+    zero = {role: Share((50,), 0, 64, *parts) for role, parts in constant_parts(50).items()}
+    assert stuck_bits(short, (zero,)) > 0
+
+
+def constant_parts(count):
+    one = np.full(count, 5, np.uint64)
+    return {Role.P0: (None, one + one), Role.P1: (one + one, one), Role.P2: (one + one, one), Role.CLIENT: (None, None)}
+
+
+addresses = st.builds(
+    lambda node, nested, kind, count: Address((node, *nested), kind, count),
+    st.integers(0, 2**24 - 1),
+    st.lists(st.integers(0, 2**16 - 2), max_size=3),
+    st.integers(0, 255),
+    st.integers(0, 2**16 - 1),
+)
+
+
+@settings(max_examples=300)
+@given(addresses, addresses)
+def test_rule_3_the_encoding_of_addresses_is_injective(one, other):
+    assert len(one.nonce()) == 12
+    assert (one == other) == (one.nonce() == other.nonce())
+
+
+def test_rule_3_paths_of_different_depth_differ():
+    close = [Address(path, 1, 0) for path in ((1,), (1, 0), (1, 0, 0), (1, 0, 0, 0), (0, 1), (0,), (256,), (0, 256))]
+    assert len({address.nonce() for address in close}) == len(close)
+    for path, kind, count in (((1 << 24,), 1, 0), ((0, 1, 2, 3, 4), 1, 0), ((0, 0xFFFF), 1, 0), ((0,), 256, 0), ((0,), 1, 1 << 16)):
+        with pytest.raises(ProtocolMisuse, match="does not fit"):
+            Address(path, kind, count).nonce()
+
+
+@every
+def test_rule_4_a_run_draws_exactly_what_its_shapes_announce_and_nothing_twice(name):
+    case = CASES[name]
+    found = record(case.op, *case.inputs(1))
+    announced = shapes(case.op, *case.inputs(1))[1].draws
+    for role in (Role.P0, Role.P1, Role.P2):
+        seen = [(key, address) for _, key, address, _ in found.draws[role]]
+        assert len(set(seen)) == len(seen)
+        if name != "input":  # whose masks come from the client's streams
+            assert {(a, spec) for _, _, a, spec in found.draws[role]} <= set(announced)
+    if name != "input":
+        assert {(a, spec) for _, _, a, spec in found.draws[Role.P0]} == set(announced)
+
+
+def test_rule_4_two_draws_at_one_address_are_refused():
+    async def twice(party: Party) -> None:
+        for _ in range(2):
+            party.scope = Scope((7,))
+            party.draw(Kind.OUT_MASK, (3,))
+
+    with pytest.raises(ProtocolMisuse, match="masks would repeat"):
+        drive_on_shapes(twice)
+
+
+def test_rule_5_no_draw_repeats_over_runs_and_ops():
+    seen: set[bytes] = set()
+    for seed in range(8):
+        for node, case in enumerate(CASES.values()):
+            found = record(case.op, *case.inputs(1), seed=seed, node=node)
+            drawn = {(k, a) for role in (Role.P1, Role.P2) for _, k, a, _ in found.draws[role]}
+            for key, address in drawn:
+                holder = next(role for role, keys in lockstep.KEYS_OF.items() if key in keys)
+                start = lockstep.test_draws(holder, seed).words(key, address, Spec((2,), 64)).tobytes()
+                assert start not in seen
+                seen.add(start)
+    assert len(seen) > 3000
+
+
+def test_rule_13_a_look_up_has_a_pad_for_every_coefficient_and_a_one_hot_for_its_wire():
+    async def two_wires(party: Party, x: Share, y: Share):
+        await table.lookup(party, x, WINDOW, [TABLES[2], TABLES[2]])
+        await table.lookup(party, y, WINDOW, [TABLES[2]])
+
+    draws = shapes(two_wires, share(np.zeros(5)), share(np.zeros(5)))[1].draws
+    assert [spec.shape for address, spec in draws if address.kind == Kind.TABLE_PAD] == [(3, 5)] * 3
+    assert [spec.shape for address, spec in draws if address.kind == Kind.ONE_HOT] == [(5, 4)] * 2
+
+
+@every
+def test_rule_17_the_dealer_hears_nothing_but_from_the_client(name):
+    case = CASES[name]
+    transcript = run(case.op, *case.inputs(1))
+    assert all(word.receiver is not Role.P0 for wave in transcript.waves for word in wave)
+    assert all(word.sender is not Role.P0 for wave in transcript.waves for word in wave)
+    assert all(link[1] is not Role.P0 for wave in shapes(case.op, *case.inputs(1))[1].waves for link in wave.links)
+
+
+def test_rule_17_what_the_dealer_deals_does_not_depend_on_secrets():
+    masks = share([0, 0, 0], seed=4)
+    others = share([5, -7, 2**40], seed=4)
+    assert np.array_equal(masks[Role.P0].mask, others[Role.P0].mask)
+    for case in (CASES["relu"], CASES["lookup"], CASES["argmax"]):
+        inputs = [case.inputs(1)[0], share(np.zeros(case.inputs(1)[0][Role.P0].shape), 14, seed=2)]
+        dealt = [run(case.op, x).dealt for x in inputs]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(*dealt, strict=True))
+
+
+@every
+def test_rule_22_frames_have_the_same_number_sizes_and_order_for_all_secrets(name):
+    case = CASES[name]
+
+    def outline(inputs):
+        found = run(case.op, *inputs)
+        spoken = [[(w.sender, w.receiver, w.spec) for w in wave] for wave in found.waves]
+        return spoken, [(receiver, value.shape, value.dtype) for receiver, value in found.dealt], found.dealt_by
+
+    first = outline(case.inputs(1))
+    for seed in (2, 3):
+        assert outline(case.inputs(seed)) == first
+    for extreme in (0, 1, -1, 2**63 - 1, -(2**63)):
+        assert outline([filled(x, extreme) for x in case.inputs(1)]) == first
+
+
+def filled(parts, value):
+    shape = parts[Role.CLIENT].shape
+    if isinstance(parts[Role.CLIENT], bits.BitShare):
+        return share_bits(np.full(shape, value & 1))
+    return share(np.full(shape, value), parts[Role.CLIENT].fraction)
+
+
+def test_rule_23_a_share_outlives_the_keys_of_the_run_that_made_it():
+    x = share([3, 4, 5])
+    first = run(rep3.product, x, x, seed=1)
+    kept = {role: first.results[role] for role in Role}
+    assert np.array_equal(opened(run(rep3.product, kept, x, seed=2)), np.array([27, 64, 125]))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_share_has_no_truth_value_length_index_or_iterator(shape):
+    for secret in (Share(shape), share(np.ones(shape))[Role.P1], bits.BitShare(shape)):
+        with pytest.raises(ProtocolMisuse):
+            bool(secret)
+        with pytest.raises(ProtocolMisuse):
+            len(secret)
+        with pytest.raises(ProtocolMisuse):
+            iter(secret)
+        with pytest.raises(ProtocolMisuse):
+            [1, 2][secret]
+        with pytest.raises(ProtocolMisuse):
+            if secret:
+                pass
+
+
+def test_nothing_secret_is_printed():
+    x = share([123456789])
+    held = [x[Role.P0], x[Role.P1], share_bits([1])[Role.P1], lockstep.test_draws(Role.P0)]
+    for part in held:
+        text = repr(part)
+        assert len(text) < 60
+        assert not any(str(word) in text for word in (123456789, int(x[Role.P1].mask[0]), int(x[Role.P1].masked[0])))
