@@ -11,8 +11,9 @@ parties must agree on they compare on their own channels; the owner only carries
 """
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,9 +88,7 @@ class Session:
 
     def abort(self, code: str, message: str) -> None:
         """Say why to everybody, close everything. The session's id and keys are burnt. Never raises."""
-        for link in self.links():
-            link.abort(code, message)
-        self.close()
+        abort_all(self.links(), code, message)
 
     def close(self) -> None:
         """Close every channel. Never raises."""
@@ -113,15 +112,27 @@ class Opening:
     wrap: Wrap = unchanged
 
 
+def abort_all(links: Sequence[Link], code: str, message: str) -> None:
+    """Say why on all channels, then close them at once: each close waits a moment for its peer to read. Never raises."""
+
+    def end(link: Link) -> None:
+        link.abort(code, message)
+        link.close()
+
+    threads = [threading.Thread(target=end, args=(link,), name=f"moiety-abort-{link.peer}", daemon=True) for link in links]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def join(opening: Opening, control: Link) -> Session:
     """A party's side: from the owner's first message to a session that is ready. Closes what it opened when it fails."""
     made: list[Link] = []
     try:
         return _join(opening, control, made)
     except BaseException as error:
-        for link in made:
-            link.abort(getattr(error, "code", "MOI-000"), f"{opening.identity.name} could not join the session")
-            link.close()
+        abort_all(made, getattr(error, "code", "MOI-000"), f"{opening.identity.name} could not join the session")
         raise
 
 
@@ -210,33 +221,41 @@ def _pair_key(session: Session, key: Key, other: Role, mine: bytes, theirs: byte
 
 
 def agree(session: Session, subject: bytes, streams: Mapping[Key, bytes], seconds: float) -> None:
-    """Before anything that counts: P1 and P2 compare with P0 and each other what is about to be done, and the owner's streams.
+    """Before anything that counts: P1 and P2 compare with P0, then with each other, what is about to be done and the owner's streams.
 
     P0 only says its word: its masks are fresh for exactly its own view of the run, so it risks nothing by going on.
     Raises PlanMismatch, InconsistentInput.
     """
-    for role, link in session.send.items():
-        if role is not Role.CLIENT:
-            shared = _stream(session.role, role, streams)
-            say(link, Agreement(subject, keys.stream_digest(shared, session.id) if shared else b""))
-    for role, link in session.receive.items():
-        if role is Role.CLIENT:
-            continue
-        heard = hear(link, Agreement, deadline_s=seconds, awaited="its word on what to run")
-        if heard.subject != subject:
-            raise PlanMismatch(
-                f"{link.peer} is about to do something else than this party (another plan, weights, run number or position); "
-                f"let {session.owner} send the same to all"
-            )
-        shared = _stream(role, session.role, streams)
-        if heard.stream != (keys.stream_digest(shared, session.id) if shared else b""):
-            raise InconsistentInput(f"{session.owner} gave {link.peer} and this party different input masks; nothing is run")
+    if session.role is Role.P0:
+        for role in (Role.P1, Role.P2):
+            _say_word(session, role, subject, streams)
+        return
+    other = Role.P2 if session.role is Role.P1 else Role.P1
+    _hear_word(session, Role.P0, subject, streams, seconds)
+    _say_word(session, other, subject, {})
+    _hear_word(session, other, subject, {}, seconds)
 
 
-def _stream(sender: Role, receiver: Role, streams: Mapping[Key, bytes]) -> bytes:
-    if sender is not Role.P0:
-        return b""
-    return streams.get(Key.D if receiver is Role.P1 else Key.E, b"")
+def _say_word(session: Session, to: Role, subject: bytes, streams: Mapping[Key, bytes]) -> None:
+    say(session.send[to], Agreement(subject, _stream_digest(session, to, streams)))
+
+
+def _hear_word(session: Session, of: Role, subject: bytes, streams: Mapping[Key, bytes], seconds: float) -> None:
+    link = session.receive[of]
+    heard = hear(link, Agreement, deadline_s=seconds, awaited="its word on what to run")
+    if heard.subject != subject:
+        raise PlanMismatch(
+            f"{link.peer} is about to do something else than this party (another plan, weights, run number or position); "
+            f"let {session.owner} send the same to all"
+        )
+    if heard.stream != _stream_digest(session, session.role, streams):
+        raise InconsistentInput(f"{session.owner} gave {link.peer} and this party different input masks; nothing is run")
+
+
+def _stream_digest(session: Session, evaluator: Role, streams: Mapping[Key, bytes]) -> bytes:
+    """Of the stream that P0 shares with this evaluator; empty between evaluators."""
+    key = streams.get(Key.D if evaluator is Role.P1 else Key.E)
+    return keys.stream_digest(key, session.id) if key else b""
 
 
 def open_as_owner(directory: Directory, identity: Identity, deadlines: Deadlines, wrap: Wrap = unchanged) -> Session:
@@ -251,9 +270,7 @@ def open_as_owner(directory: Directory, identity: Identity, deadlines: Deadlines
             links[role] = wrap(channel, SESSION)
         return _lead(directory, identity.name, links, deadline)
     except BaseException:
-        for link in links.values():
-            link.abort(ChannelError.code, f"{identity.name} could not open the session")
-            link.close()
+        abort_all(list(links.values()), ChannelError.code, f"{identity.name} could not open the session")
         raise
 
 

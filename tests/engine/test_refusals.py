@@ -1,0 +1,247 @@
+"""What a party refuses: every refusal ends the session with an error of its own class, and the next session works."""
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+
+from moiety.compile.plan import Node, Output, Plan
+from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties
+from moiety.engine.messages import AddPlan, Deploy, Fine, Run, Tensor, say
+from moiety.engine.owner import OwnerSession, open_session
+from moiety.engine.policy import accept_plan
+from moiety.errors import (
+    ConfigError,
+    FrameError,
+    IdentityError,
+    InconsistentInput,
+    InputError,
+    MoietyError,
+    PlanError,
+    PlanMismatch,
+    PolicyRefused,
+    ReuseRefused,
+)
+from moiety.mpc.party import Key
+from moiety.mpc.rounds import Role
+from moiety.net import Action, Fault, FaultyChannel, Kind, create_identity
+
+from . import plans
+from .conftest import STRANGER, as_client, as_owner
+
+
+@pytest.fixture(scope="module")
+def ready(local: LocalParties) -> LocalParties:
+    with as_owner(local) as owner:
+        for name in ("mlp", "unreceived", "unasked"):
+            owner.deploy(name, [plans.mlp()], plans.mlp_weights())
+    return local
+
+
+@pytest.fixture(autouse=True)
+def still_well(ready: LocalParties) -> object:
+    yield
+    x = np.ones((4, 16))
+    with as_client(ready) as client:
+        found = client.run("mlp", plans.mlp(), plans.words(x))
+    assert np.abs(plans.reals(found) - plans.mlp_float(plans.mlp_weights(), x)).max() < 0.005
+    assert all(process.poll() is None for process in ready.processes.values())
+
+
+def leaky() -> Plan:
+    """The MLP, with the hidden layer revealed although it is no declared output."""
+    plan = plans.mlp()
+    return plans.finished(msgspec.structs.replace(plan, nodes=(*plan.nodes, Node("reveal", (6,)))))
+
+
+def not_a_reveal() -> Plan:
+    plan = plans.mlp()
+    return plans.finished(msgspec.structs.replace(plan, outputs=(*plan.outputs, Output("h", 6, (4, 32), 12, 9.0))))
+
+
+def false_table() -> Plan:
+    plan = plans.mlp()
+    waves = ((plan.waves[0][0] + 8, *plan.waves[0][1:]), *plan.waves[1:])
+    return msgspec.structs.replace(plan, waves=waves)
+
+
+def renamed(op: str) -> Plan:
+    plan = plans.mlp()
+    return msgspec.structs.replace(plan, nodes=(*plan.nodes[:3], Node(op, (2,), {"fraction": 12}), *plan.nodes[4:]))
+
+
+def forward() -> Plan:
+    plan = plans.mlp()
+    return msgspec.structs.replace(plan, nodes=(Node("reveal", (5,)), *plan.nodes[1:]))
+
+
+def crooked() -> Plan:
+    plan = plans.mlp()
+    return msgspec.structs.replace(plan, nodes=(Node("input", (), {"index": 7}), *plan.nodes[1:]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (leaky, PolicyRefused),
+        (not_a_reveal, PolicyRefused),
+        (false_table, PlanMismatch),
+        (lambda: renamed("open_all"), PlanError),
+        (forward, PolicyRefused),
+        (crooked, PlanError),
+        (lambda: msgspec.structs.replace(plans.mlp(), protocol="none"), PlanError),
+    ],
+)
+def test_tampered_plan(ready: LocalParties, make: Callable[[], Plan], error: type[MoietyError]) -> None:
+    plan = make()
+    for role in (Role.P0, Role.P1, Role.P2):
+        with as_owner(ready) as owner:
+            say(owner.session.send[role], AddPlan("mlp", plan.hash))
+            owner.session.send[role].send(Kind.CONTROL, [plan.encode()])
+            with pytest.raises(error), owner._guarded():
+                owner._hear(role, Fine, "its verdict")
+        with pytest.raises(error):
+            accept_plan(plan.encode(), plan.hash, role)
+
+
+def test_changed_bytes(ready: LocalParties) -> None:
+    plan, other = plans.mlp(), plans.mlp(rows=3)
+    with as_owner(ready) as owner, pytest.raises(PlanMismatch, match="changed on the way"), owner._guarded():
+        for role in (Role.P0, Role.P1, Role.P2):
+            say(owner.session.send[role], AddPlan("mlp", plan.hash))
+            owner.session.send[role].send(Kind.CONTROL, [other.encode()])
+        owner._all_fine("that it accepts the plan")
+    for data in (b"", b"\x80", plan.encode()[:-20], plan.encode().replace(b"linear", b"linea\xff")):
+        with pytest.raises(PlanError):
+            accept_plan(data, plan.hash, Role.P1)
+
+
+def test_plan_reads_a_weight_of_another_shape(ready: LocalParties) -> None:
+    with as_owner(ready) as owner, pytest.raises(PlanMismatch, match="another shape"):
+        owner.deploy("mlp", [plans.mlp(hidden=64)], {})
+
+
+def test_permissions(ready: LocalParties) -> None:
+    plan, words = plans.mlp(), plans.words(np.ones((4, 16)))
+    with as_client(ready) as client, pytest.raises(PolicyRefused, match="client may not deploy"):
+        client.deploy("mlp", [plans.mlp(rows=2)], plans.mlp_weights(), replace=True)
+    with as_client(ready) as client, pytest.raises(PolicyRefused, match="client may not receive"):
+        client.run("unreceived", plan, words)
+    with as_client(ready) as client, pytest.raises(PolicyRefused, match="client may not query"):
+        client.run("unasked", plan, words)
+    with as_client(ready, STRANGER) as stranger, pytest.raises(PolicyRefused, match="stranger may not query"):
+        stranger.run("mlp", plan, words)
+    with as_client(ready, STRANGER) as stranger, pytest.raises(PolicyRefused):
+        stranger.fetch_plans("mlp")
+
+
+def test_unknown_plan(ready: LocalParties) -> None:
+    with as_client(ready) as client, pytest.raises(PlanMismatch, match="holds no plan"):
+        client.run("mlp", plans.mlp(rows=9), plans.words(np.ones((9, 16))))
+
+
+def ask_for(client: OwnerSession, role: Role, number: int, **changed: object) -> None:
+    """A run request by hand."""
+    held = {Role.P0: ("key_d", "key_e"), Role.P1: ("key_d",), Role.P2: ("key_e",)}[role]
+    fields = {"position": None, **{key: bytes([Key[key[-1].upper()]]) * 32 for key in held}, **changed}
+    say(client.session.send[role], Run(number, "mlp", fields.pop("plan", plans.mlp().hash), **fields))  # type: ignore[arg-type]
+
+
+PARTS = (Role.P0, Role.P1, Role.P2)
+
+
+def test_run_number_is_used_once(ready: LocalParties) -> None:
+    for number in (1, 0, -1):
+        with as_client(ready) as client:
+            client.run("mlp", plans.mlp(), plans.words(np.ones((4, 16))))
+            with pytest.raises(ReuseRefused, match="already used"), client._guarded():
+                for role in PARTS:
+                    ask_for(client, role, number)
+                client._all_fine("nothing")
+
+
+@pytest.mark.parametrize(
+    ("odd", "changed", "error"),
+    [
+        (Role.P2, {"number": 9}, PlanMismatch),
+        (Role.P0, {"number": 9}, PlanMismatch),
+        (Role.P1, {"position": 5}, PlanMismatch),
+        (Role.P1, {"key_d": b"x" * 32}, InconsistentInput),
+        (Role.P2, {"key_e": b"x" * 32}, InconsistentInput),
+        (Role.P0, {"key_e": b"x" * 32}, InconsistentInput),
+        (Role.P2, {"key_d": b"x" * 32}, ConfigError),
+        (Role.P1, {"key_d": b"x"}, ConfigError),
+    ],
+)
+def test_parties_told_different_things(ready: LocalParties, odd: Role, changed: dict[str, object], error: type[MoietyError]) -> None:
+    with as_client(ready) as client, pytest.raises(error), client._guarded():
+        for role in PARTS:
+            ask_for(client, role, **({"number": 1} | (changed if role is odd else {})))  # type: ignore[arg-type]
+        client._hear(Role.P1, Run, "nothing")
+
+
+def test_different_plans(ready: LocalParties) -> None:
+    other = plans.mlp(rows=6)
+    with as_owner(ready) as owner:
+        owner.deploy("mlp", [other], {})
+    for odd in PARTS:
+        with as_client(ready) as client, pytest.raises(PlanMismatch, match="something else"), client._guarded():
+            for role in PARTS:
+                ask_for(client, role, 1, plan=other.hash if role is odd else plans.mlp().hash)
+            client._hear(Role.P1, Run, "nothing")
+
+
+def alter(peer: str, frame: int, at: int) -> Callable[..., object]:
+    """Flip a bit of the words that one party gets: TLS protects them again afterwards, so only the protocol can notice."""
+    return lambda link, purpose: FaultyChannel(link, Fault(Action.ALTER, frame, at)) if link.peer == peer else link
+
+
+@pytest.mark.parametrize("peer", ["party1", "party2"])
+def test_inconsistent_input(ready: LocalParties, peer: str) -> None:
+    with as_client(ready, wrap=alter(peer, 3, 40)) as client, pytest.raises(InconsistentInput):  # Open, Roster, Run, then the words
+        client.run("mlp", plans.mlp(), plans.words(np.ones((4, 16))))
+
+
+@pytest.mark.parametrize("peer", ["party1", "party2"])
+def test_inconsistent_weights(ready: LocalParties, peer: str) -> None:
+    with as_owner(ready, wrap=alter(peer, 4, 60)) as owner, pytest.raises(InconsistentInput, match="different weights"):
+        owner.deploy("fresh", [plans.mlp()], plans.mlp_weights())  # Open, Roster, Ask, Deploy, then the words
+    with as_owner(ready) as owner:
+        assert owner.holding("fresh").weights == ()
+
+
+def test_manifests(ready: LocalParties) -> None:
+    huge = (Tensor("w", (1 << 40, 1 << 20), 12, False),)
+    for tensors, error in [
+        (huge, PolicyRefused),
+        ((Tensor("w", (2, 2, 2), 12, True),), InputError),
+        ((Tensor("w", (2,), 99, False),), InputError),
+        ((Tensor("w", (2,), 1, False),) * 2, InputError),
+        ((Tensor("w", (-2,), 1, False),), FrameError),
+    ]:
+        with as_owner(ready) as owner, pytest.raises(error), owner._guarded():
+            say(owner.session.send[Role.P1], Deploy("m", 1, tensors, key_d=b"d" * 32))
+            owner._hear(Role.P1, Fine, "its verdict")
+
+
+def test_nonsense_instead_of_a_command(ready: LocalParties) -> None:
+    with as_client(ready) as client, pytest.raises(FrameError), client._guarded():
+        client.session.send[Role.P0].send(Kind.CONTROL, [b"\xc1nonsense"])
+        client._hear(Role.P0, Fine, "its verdict")
+
+
+def test_impostor(ready: LocalParties, tmp_path: object) -> None:
+    impostor = create_identity(CLIENT, str(tmp_path) + "/identity")
+    with pytest.raises(IdentityError):
+        open_session(ready.directory, impostor, deadlines=ready.deadlines)
+
+
+def test_parties_do_not_take_owners_for_parties(ready: LocalParties) -> None:
+    from moiety.net import dial
+
+    link = dial(ready.identity(MODEL_OWNER), ready.directory.compute(Role.P1), purpose="dealt", session=b"x" * 16, deadline_s=5)
+    with pytest.raises(MoietyError, match="MOI-403"):
+        link.receive_message(Kind.CONTROL, deadline_s=5, awaited="a refusal")
+    link.close()
+    assert "may not connect" in ready.log(PARTIES[1])
