@@ -158,9 +158,8 @@ class Builder:
         if x.fraction <= fraction:
             return x
         if x.bits > ROOM:
-            raise BudgetExceeded(
-                f"a value of {self.module} may reach {x.bound:.3g} at {x.fraction} fraction bits, too much for the ring; use fewer fraction bits"
-            )
+            reach = f"{x.bound:.3g} at {x.fraction} fraction bits"
+            raise BudgetExceeded(f"a value of {self.module} may reach {reach}, too much for the ring; use fewer fraction bits")
         node = self.emit("rescale", x.node, fraction=fraction)
         self.truncations[node] = Truncation(x.fraction - fraction, math.prod(x.shape) * 2.0 ** (x.bits - 64))
         return replace(x, node=node, fraction=fraction)
@@ -170,10 +169,10 @@ class Builder:
         if x.gain is None and x.shift is None:
             return x
         out = x
-        if x.gain is not None:
+        if (gain := x.gain) is not None:
             x = self.rescaled(x, self.options.activation_fraction)
-            fraction = self.weight_fraction(x.gain)
-            node = self.emit("multiply", x.node, self.weight(x.gain, fraction, packed=False))
+            fraction = self.weight_fraction(gain)
+            node = self.emit("multiply", x.node, self.weight(gain, fraction, packed=False))
             out = replace(x, node=node, fraction=x.fraction + fraction)
         if x.shift is not None:
             w = self.weight(x.shift, out.fraction, packed=False, factor=out.factor)
@@ -187,7 +186,12 @@ class Builder:
         if x.factor != 1.0:
             power = math.log2(abs(x.factor))
             if x.factor > 0 and power == round(power):
-                x = replace(x, node=self.emit("as_fraction", x.node, fraction=x.fraction - round(power)), fraction=x.fraction - round(power), factor=1.0)
+                x = replace(
+                    x,
+                    node=self.emit("as_fraction", x.node, fraction=x.fraction - round(power)),
+                    fraction=x.fraction - round(power),
+                    factor=1.0,
+                )
             else:
                 x = self._absorb_factor(x)
         if x.fraction < target:
@@ -216,7 +220,9 @@ class Builder:
                 y = self.rescaled(y, target)
             else:
                 x = self.rescaled(x, target)
-        raise BudgetExceeded(f"a product in {self.module} may reach {bound:.3g}: too much for the ring at {x.fraction} + {y.fraction} fraction bits")
+        raise BudgetExceeded(
+            f"a product in {self.module} may reach {bound:.3g}: too much for the ring at {x.fraction} + {y.fraction} fraction bits"
+        )
 
     def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
         """Exact product of two secrets, left at the sum of their fractions."""
@@ -231,7 +237,9 @@ class Builder:
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
         if self.options.check_ranges:
             window = choice.levels[-1].window
-            self.checks.append(self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=min(window.high, math.ceil(high / x.unit) + 1)))
+            self.checks.append(
+                self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=min(window.high, math.ceil(high / x.unit) + 1))
+            )
         self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
         levels = [self.constant(level.table.coefficients) for level in choice.levels]
         windows = tuple(int(v) for level in choice.levels for v in level.window)

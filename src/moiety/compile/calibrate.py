@@ -110,7 +110,8 @@ def _range(value: Any) -> Range | None:
 
 def _scores(node: fx.Node, values: Mapping[fx.Node, Any]) -> Range:
     """Range of attention scores that count, and how far below its row's maximum any of them lies."""
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    args, kwargs = mapped
     query, key = args[0], args[1]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
     causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)

@@ -131,6 +131,7 @@ def flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
 
 def evaluate(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     """Run one node of the graph in the clear."""
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    args, kwargs = mapped
     with torch.no_grad():
         return node.target(*args, **kwargs)  # type: ignore[operator]

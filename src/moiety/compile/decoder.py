@@ -42,12 +42,12 @@ class _Rows(Cache):
         self.past = past
         self.new: list[torch.Tensor] = []
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        self.new += [keys, values]
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
+        self.new += [key_states, value_states]
         if not self.past:
-            return keys, values
-        old_keys, old_values = self.past[layer]
-        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+            return key_states, value_states
+        old_keys, old_values = self.past[layer_idx]
+        return torch.cat([old_keys, key_states], dim=2), torch.cat([old_values, value_states], dim=2)
 
     def get_seq_length(self, *_: Any) -> int:
         return self.past[0][0].shape[2] if self.past else 0
@@ -126,7 +126,7 @@ def _compile(
     leaves = 2 * model.config.num_hidden_layers
     states = {f"cache {i}": (2, 1 + i) for i in range(leaves)}
     reads = {name: f"cache {i}" for i, name in enumerate(past)}
-    known = ranges | {name: ranges["cache rows"] for name in past}
+    known = ranges | dict.fromkeys(past, ranges["cache rows"])
     place = captured.inputs[1]
     lowering = Lowering(
         captured,

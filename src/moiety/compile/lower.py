@@ -22,8 +22,8 @@ class Call:
 
     def __init__(self, lowering: "Lowering", node: fx.Node) -> None:
         self.lowering, self.node, self.builder = lowering, node, lowering.builder
-        self.args = fx.map_arg(node.args, lambda n: lowering.values[n])
-        self.kwargs = fx.map_arg(node.kwargs, lambda n: lowering.values[n])
+        self.args: Any = fx.map_arg(node.args, lambda n: lowering.values[n])
+        self.kwargs: Any = fx.map_arg(node.kwargs, lambda n: lowering.values[n])
         shape = getattr(node.meta.get("val"), "shape", ())
         self.shape: tuple[int, ...] = tuple(int(s) for s in shape)
 
@@ -143,7 +143,9 @@ class Lowering:
         if name in self.reads:
             fraction, state = self.options.activation_fraction, self.reads[name]
             self.builder.states.append(State(state, shape, self.states[state][0], fraction))
-            return Secret(self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, self.builder.range_of(name).bound)
+            return Secret(
+                self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, self.builder.range_of(name).bound
+            )
         if val.is_floating_point():
             bound = self.builder.range_of(name).bound * self.options.margin
             fraction = self.options.activation_fraction
@@ -169,7 +171,8 @@ class Lowering:
         return Public(None, tuple(self._torch(node, lambda v, i=i: v.value if v.rows is None else v.rows[i]) for i in range(count)))  # type: ignore[misc]
 
     def _torch(self, node: fx.Node, value: Callable[[Any], Any]) -> Any:
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: value(self.values[n]))
+        mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: value(self.values[n]))
+        args, kwargs = mapped
         with torch.no_grad():
             return node.target(*args, **kwargs)  # type: ignore[operator]
 
@@ -201,7 +204,7 @@ class Lowering:
 
     def _place(self, x: Secret) -> Secret:
         """Where the largest element of the last axis is, found without revealing any."""
-        bits = int(math.ceil(x.bits)) + 2
+        bits = math.ceil(x.bits) + 2
         return Secret(self.builder.emit("argmax", x.node, bits=bits), x.shape[:-1], 0, float(x.shape[-1]))
 
     def _write(self, name: str, x: Secret) -> None:

@@ -41,7 +41,9 @@ def prune(plan: Plan) -> Plan:
         if i in needed or plan.nodes[i].op == "input":
             needed.add(i)
             needed.update(plan.nodes[i].inputs)
-    place, nodes, modules = [-1] * len(plan.nodes), [], []
+    place = [-1] * len(plan.nodes)
+    nodes: list[Node] = []
+    modules: list[str] = []
     lists = {"constant": plan.constants, "weight": plan.weights}
     used: dict[str, list[int]] = {"constant": [], "weight": []}
     for i in sorted(needed):

@@ -18,27 +18,32 @@ PUBLIC_FRACTION = 14
 
 @rule(aten.add.Tensor, aten.add.Scalar)
 def add(call: Call) -> Secret:
+    """Sum with a secret, an owned or a public operand."""
     return _add(call, call.args[0], call.args[1], call.kwargs.get("alpha", 1))
 
 
 @rule(aten.sub.Tensor, aten.sub.Scalar)
 def subtract(call: Call) -> Secret:
+    """Difference."""
     return _add(call, call.args[0], call.args[1], -call.kwargs.get("alpha", 1))
 
 
 @rule(aten.rsub.Scalar, aten.rsub.Tensor)
 def subtract_from(call: Call) -> Secret:
+    """Difference with exchanged operands."""
     return _add(call, call.args[1], call.args[0], -call.kwargs.get("alpha", 1))
 
 
 @rule(aten.neg.default)
 def negate(call: Call) -> Secret:
+    """The negative."""
     x = call.builder.plain(call.args[0])
     return replace(x, node=call.builder.emit("negate", x.node))
 
 
-def _add(call: Call, x: Any, y: Any, sign: float) -> Secret:
-    """x + sign * y for any mixture of secret and other operands."""
+def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
+    """first + sign * second for any mixture of secret and other operands."""
+    x, y = first, second
     if isinstance(y, Secret) and sign != 1:
         y = _scaled(call, y, sign)
     elif sign != 1:
@@ -83,6 +88,7 @@ def _negated(value: Any, sign: float) -> Any:
 
 @rule(aten.mul.Tensor, aten.mul.Scalar)
 def multiply(call: Call) -> Any:
+    """Product: with another secret 1 round, with anything public none."""
     x, y = call.args[0], call.args[1]
     if not isinstance(x, Secret):
         x, y = y, x
@@ -139,6 +145,7 @@ def _last_axis(dims: Any, rank: int) -> bool:
 
 @rule(aten.pow.Tensor_Scalar)
 def power(call: Call) -> Any:
+    """Powers 2, 3, 0.5 and -0.5."""
     x, exponent = call.args
     match exponent:
         case 2:
@@ -155,6 +162,7 @@ def power(call: Call) -> Any:
 
 @rule(aten.mean.dim, aten.sum.dim_IntList)
 def total(call: Call) -> Secret:
+    """Sum or mean over axes: local; the mean is a factor of the value."""
     x, b = call.args[0], call.builder
     mean = call.node.target is aten.mean.dim
     if isinstance(x, Square):
@@ -195,25 +203,31 @@ def _positive_table(call: Call, f: Any, x: Secret, bound: float) -> Secret:
 
 @rule(aten.rsqrt.default)
 def inverse_root(call: Call) -> Secret:
+    """1/sqrt(x) of positive values, by table."""
     return _positive_table(call, activations.rsqrt, call.args[0], call.bound * call.builder.options.margin)
 
 
 @rule(aten.sqrt.default)
 def root(call: Call) -> Secret:
+    """sqrt(x), by table."""
     x = call.builder.plain(call.args[0])
     low, high = call.input_range()
     margin = 2 * call.builder.options.margin
     wanted = Wanted(2.0**-12, max(high, 1e-6) ** 0.5 * 2.0**-8)
-    return call.builder.table(activations.sqrt, x, max(low / margin, 1e-9), high * margin, call.builder.options.table_fraction, wanted, call.bound)
+    return call.builder.table(
+        activations.sqrt, x, max(low / margin, 1e-9), high * margin, call.builder.options.table_fraction, wanted, call.bound
+    )
 
 
 @rule(aten.reciprocal.default)
 def inverse(call: Call) -> Secret:
+    """1/x of positive values, by table."""
     return _positive_table(call, activations.reciprocal, call.args[0], call.bound * call.builder.options.margin)
 
 
 @rule(aten.div.Tensor, aten.div.Scalar)
 def divide(call: Call) -> Any:
+    """Quotient; a secret divisor is positive and looked up."""
     x, y = call.args[0], call.args[1]
     if not isinstance(y, Secret):
         if isinstance(y, Owned):

@@ -19,6 +19,7 @@ ACTIVATION = Wanted(2.0**-11)
 
 @rule(aten.linear.default)
 def linear(call: Call) -> Secret:
+    """A linear layer with weights of the model owner."""
     x, w, bias = call.args[0], call.args[1], call.arg(2, "bias")
     if not isinstance(w, Owned):
         raise UnsupportedOp(f"a linear layer in {call.builder.module} whose weight is not a parameter of the model")
@@ -27,6 +28,7 @@ def linear(call: Call) -> Secret:
 
 @rule(aten.addmm.default)
 def addmm(call: Call) -> Secret:
+    """The functional form of a linear layer."""
     bias, x, w = call.args[:3]
     if not isinstance(w, Owned) or not isinstance(bias, Owned):
         raise UnsupportedOp(f"addmm in {call.builder.module} needs weights that are parameters of the model")
@@ -35,6 +37,7 @@ def addmm(call: Call) -> Secret:
 
 @rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def matmul(call: Call) -> Secret:
+    """Product of two secrets, or of a secret and a weight."""
     x, y = call.args[:2]
     if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2:
         return _linear(call, x, y, None)
@@ -62,6 +65,7 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
 
 @rule(aten.embedding.default)
 def embedding(call: Call) -> Secret:
+    """Rows of the owner's table at secret places: the client shares each place as a one-hot."""
     w, index = call.args[:2]
     if not isinstance(index, Index) or not isinstance(w, Owned):
         raise InputError(f"{call.builder.module}: only integers given by the data owner can index an embedding of the model")
@@ -92,12 +96,18 @@ def layer_norm(call: Call) -> Secret:
     eps = float(call.arg(4, "eps", 1e-5))
     shifted = replace(spread, node=b.emit("add_public", spread.node, b.encoded(Public(eps), spread.fraction, spread.factor)))
     fraction = min(b.options.row_fraction, int(ROOM - 1 - x.fraction - 1.5 * np.log2(n)))  # |n (x - mean) / sigma| <= n^1.5
-    inverse = b.table(activations.rsqrt, shifted, (low + eps) / margin, (high + eps) * margin, fraction, RELATIVE, (margin / (low + eps)) ** 0.5)
-    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True))
+    inverse = b.table(
+        activations.rsqrt, shifted, (low + eps) / margin, (high + eps) * margin, fraction, RELATIVE, (margin / (low + eps)) ** 0.5
+    )
+    centred = b.emit(
+        "subtract", b.emit("scale", x.node, factor=n, fraction=0), b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
+    )
     normal = b.multiply(Secret(centred, x.shape, x.fraction, x.bound * 2, 1.0 / n), inverse, x.shape, n**0.5)
     normal = b.settled(_folded_factor(b, normal))
     gain, shift = call.arg(2, "weight"), call.arg(3, "bias")
-    return replace(normal, gain=gain if isinstance(gain, Owned) else None, shift=shift if isinstance(shift, Owned) else None, bound=call.bound)
+    return replace(
+        normal, gain=gain if isinstance(gain, Owned) else None, shift=shift if isinstance(shift, Owned) else None, bound=call.bound
+    )
 
 
 def _folded_factor(b: Builder, x: Secret) -> Secret:
@@ -129,12 +139,14 @@ FUNCTIONS: dict[Any, tuple[str, Function]] = {
 
 @rule(*FUNCTIONS)
 def activation(call: Call) -> Secret:
+    """A smooth function by table, or the chosen variant."""
     name, f = FUNCTIONS[call.node.target]
     return _activation(call, name, f)
 
 
 @rule(aten.gelu.default)
 def gelu(call: Call) -> Secret:
+    """GeLU in the form that the model asks for."""
     return _activation(call, "gelu", activations.gelu_tanh if call.kwargs.get("approximate") == "tanh" else activations.gelu)
 
 
@@ -152,6 +164,7 @@ def _activation(call: Call, name: str, f: Function) -> Secret:
 
 @rule(aten.relu.default)
 def relu(call: Call) -> Secret:
+    """max(x, 0) by an exact comparison on as many bits as the range needs."""
     x = call.builder.settled(call.args[0])
     bits = min(64, max(8, int(np.ceil(np.log2(max(call.input_bound(), 1e-3) * 2.0**x.fraction))) + 2))
     return replace(x, node=call.builder.emit("relu", x.node, bits=bits), bound=call.bound)
@@ -159,6 +172,7 @@ def relu(call: Call) -> Secret:
 
 @rule(aten.softmax.int, aten._softmax.default)
 def softmax(call: Call) -> Secret:
+    """Softmax over the last axis."""
     x = call.builder.plain(call.args[0])
     if call.args[1] % len(x.shape) != len(x.shape) - 1:
         raise UnsupportedOp(f"softmax over an inner axis in {call.builder.module}; move the axis last")
@@ -204,7 +218,9 @@ def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
         return None
 
     def valid(m: Any) -> Any:
-        return torch.broadcast_to(m if m.dtype is torch.bool else m > -1e4, (1, 1, *shape[2:]) if m.shape[0] == 1 and m.shape[1] == 1 else shape)
+        return torch.broadcast_to(
+            m if m.dtype is torch.bool else m > -1e4, (1, 1, *shape[2:]) if m.shape[0] == 1 and m.shape[1] == 1 else shape
+        )
 
     if mask.rows is not None:
         return Public(None, tuple(valid(row) for row in mask.rows))
@@ -228,7 +244,15 @@ def _exponentials(b: Builder, x: Secret, mask: Public | None, bound: float, spre
     axis = len(x.shape) - 1
     total = replace(e, node=b.emit("total", e.node, axes=(axis,), keepdims=True), shape=(*x.shape[:-1], 1))
     widest = x.shape[-1] * float(np.exp(step))
-    inverse = b.table(activations.reciprocal, total, float(np.exp(-step)) * 0.98, widest * 1.01, b.options.row_fraction, RELATIVE, float(np.exp(step)) * 1.1)
+    inverse = b.table(
+        activations.reciprocal,
+        total,
+        float(np.exp(-step)) * 0.98,
+        widest * 1.01,
+        b.options.row_fraction,
+        RELATIVE,
+        float(np.exp(step)) * 1.1,
+    )
     return e, inverse
 
 

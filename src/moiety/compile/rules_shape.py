@@ -26,22 +26,26 @@ def _moved(call: Call, op: str, **params: Any) -> Secret:
     aten.lift_fresh_copy.default,
 )
 def same(call: Call) -> Any:
+    """Operations that change nothing here."""
     return call.args[0]
 
 
 @rule(aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
 @rule(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def reshaped(call: Call) -> Secret:
+    """Another shape."""
     return _moved(call, "reshape", shape=call.shape)
 
 
 @rule(aten.expand.default)
 def expanded(call: Call) -> Secret:
+    """Broadcast."""
     return _moved(call, "expand", shape=call.shape)
 
 
 @rule(aten.transpose.int)
 def transposed(call: Call) -> Secret:
+    """Two axes exchanged."""
     rank = len(call.shape)
     a, b = call.args[1] % rank, call.args[2] % rank
     dims = list(range(rank))
@@ -51,17 +55,20 @@ def transposed(call: Call) -> Secret:
 
 @rule(aten.t.default)
 def flipped(call: Call) -> Secret:
+    """A matrix transposed."""
     return _moved(call, "permute", dims=tuple(reversed(range(len(call.shape)))))
 
 
 @rule(aten.permute.default)
 def permuted(call: Call) -> Secret:
+    """Axes in another order."""
     rank = len(call.shape)
     return _moved(call, "permute", dims=tuple(d % rank for d in call.args[1]))
 
 
 @rule(aten.slice.Tensor)
 def sliced(call: Call) -> Secret:
+    """A slice of one axis."""
     x = call.args[0]
     axis = call.arg(1, "dim", 0) % len(x.shape)
     size = x.shape[axis]
@@ -74,6 +81,7 @@ def sliced(call: Call) -> Secret:
 
 @rule(aten.select.int)
 def selected(call: Call) -> Secret:
+    """One place of one axis."""
     x = call.builder.plain(call.args[0])
     axis, at = call.args[1] % len(x.shape), call.args[2] % x.shape[call.args[1]]
     cut = call.builder.emit("cut", x.node, axis=axis, start=at, stop=at + 1, step=1)
@@ -82,6 +90,7 @@ def selected(call: Call) -> Secret:
 
 @rule(aten.split.Tensor, aten.chunk.default, aten.split_with_sizes.default)
 def split(call: Call) -> tuple[Secret, ...]:
+    """Consecutive parts of one axis."""
     x = call.builder.plain(call.args[0])
     parts = [tuple(int(s) for s in val.shape) for val in call.node.meta["val"]]
     axis = call.arg(2, "dim", 0) % len(x.shape)
@@ -95,11 +104,13 @@ def split(call: Call) -> tuple[Secret, ...]:
 
 @rule(operator.getitem)
 def item(call: Call) -> Any:
+    """One element of a tuple."""
     return call.args[0][call.args[1]]
 
 
 @rule(aten.cat.default)
 def concatenated(call: Call) -> Secret:
+    """Parts joined along one axis."""
     axis = call.arg(1, "dim", 0) % len(call.shape)
     parts = [p for p in call.args[0] if not (isinstance(p, Public) and p.value is not None and p.value.numel() == 0)]
     secrets = [call.builder.plain(p) if isinstance(p, Secret) else p for p in parts]

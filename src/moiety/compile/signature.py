@@ -70,7 +70,8 @@ def _encode(spec: Input, value: NDArray[Any]) -> Words:
     if spec.form == "one_hot":
         if not np.issubdtype(value.dtype, np.integer) or value.min(initial=0) < 0 or value.max(initial=0) >= spec.classes:
             raise InputError(f"input {spec.name} must hold integers from 0 to {spec.classes - 1}")
-        return (value[..., None] == np.arange(spec.classes)).astype(np.uint64)
+        hot: Words = (value[..., None] == np.arange(spec.classes)).astype(np.uint64)
+        return hot
     values = value.astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"input {spec.name} holds NaN or infinity")
@@ -90,7 +91,9 @@ def decode_outputs(plan: Plan, words: Sequence[Words], flag: bool = False) -> An
     for spec, got in zip(plan.outputs, words, strict=True):
         values = ring.decode(got, spec.fraction)
         if spec.bound and np.abs(values).max(initial=0.0) > spec.bound:
-            raise RangeViolation(f"{spec.name} is beyond {spec.bound:.4g}, so a value left its calibrated range; calibrate with inputs like this one")
+            raise RangeViolation(
+                f"{spec.name} is beyond {spec.bound:.4g}, so a value left its calibrated range; calibrate with inputs like this one"
+            )
         leaves.append(_tensor(values.astype(np.float32).reshape(spec.shape)))
     return _rebuild(json.loads(plan.structure), leaves) if plan.structure else leaves
 

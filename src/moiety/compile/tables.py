@@ -81,9 +81,8 @@ def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
             several = _levels(f, span, fraction, wanted, index_bits, count)
             if several is not None:
                 return several
-    raise PlanError(
-        f"no table reaches an error of {wanted.error:g} on [{span.low:g}, {span.high:g}] (best {best:.2g}); narrow the range or relax the error"
-    )
+    where = f"[{span.low:g}, {span.high:g}]"
+    raise PlanError(f"no table reaches an error of {wanted.error:g} on {where} (best {best:.2g}); narrow the range or relax the error")
 
 
 def _best_resolution(f: Function, covered: Span, used: Span, fraction: int, wanted: Wanted, index_bits: int) -> Choice:
@@ -113,7 +112,7 @@ def _error(f: Function, window: Window, table: Table, span: Span, wanted: Wanted
     """Largest error on a dense grid, over both cells in which a value may land and both roundings of its dropped bits."""
     grid = np.linspace(span.low, span.high, min(40 << window.index_bits, 1 << 15))
     units = np.clip(np.round(grid / span.unit), window.low, window.high - 1).astype(np.int64)
-    exact = f(units * span.unit)
+    exact = f(units.astype(np.float64) * span.unit)
     scale = 1.0 if wanted.floor is None else np.maximum(np.abs(exact), wanted.floor)
     worst = 0.0
     for ahead in aheads:

@@ -1,0 +1,1 @@
+"""Protocols on shares, written once; they know no network."""

@@ -108,7 +108,7 @@ def _converse(programs: Mapping[Role, Protocol_], box: Box, transcript: Transcri
 
 def _deliver(said: Mapping[Role, Round]) -> list[tuple[Role, list[Words] | None]]:
     sent = {role: list(r.send) for role, r in said.items()}
-    out = []
+    out: list[tuple[Role, list[Words] | None]] = []
     for role, r in said.items():
         mail = []
         for word in r.expect:
@@ -145,10 +145,17 @@ def share_out(words: Words, fraction: int = 0, bits: int = 64, seed: int = 0) ->
 def opened(results: Mapping[Role, Share]) -> Words:
     """Reconstruct from P0's mask and P1's masked part; fails when P1 and P2 disagree or the masks do not add up."""
     zero, one, two = (results[r] for r in (Role.P0, Role.P1, Role.P2))
-    if one.masked is None or two.masked is None or zero.mask is None or not np.array_equal(wrap(one.masked, one.bits), wrap(two.masked, two.bits)):
+    if (
+        one.masked is None
+        or two.masked is None
+        or zero.mask is None
+        or not np.array_equal(wrap(one.masked, one.bits), wrap(two.masked, two.bits))
+    ):
         raise ProtocolMisuse("P1 and P2 hold different masked values")
-    if one.mask is not None and two.mask is not None and not np.array_equal(wrap(one.mask + two.mask, one.bits), wrap(zero.mask, zero.bits)):
+    if (
+        one.mask is not None
+        and two.mask is not None
+        and not np.array_equal(wrap(one.mask + two.mask, one.bits), wrap(zero.mask, zero.bits))
+    ):
         raise ProtocolMisuse("the masks of P1 and P2 do not add up to that of P0")
     return wrap(one.masked - zero.mask, one.bits)
-
-

@@ -30,16 +30,19 @@ def op(f: Op) -> Op:
 
 @op
 def add(party: Party, x: Share, y: Share) -> Share:
+    """Sum of two secrets at one fraction."""
     return x + y
 
 
 @op
 def subtract(party: Party, x: Share, y: Share) -> Share:
+    """Difference of two secrets at one fraction."""
     return x - y
 
 
 @op
 def negate(party: Party, x: Share) -> Share:
+    """The negative, exactly."""
     return -x
 
 
@@ -63,21 +66,25 @@ def scale(party: Party, x: Share, *, factor: int, fraction: int = 0) -> Share:
 
 @op
 def as_fraction(party: Party, x: Share, *, fraction: int) -> Share:
+    """The same words read at another fraction."""
     return x.as_fraction(fraction)
 
 
 @op
 def reshape(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
+    """The same elements in another shape."""
     return x.reshape(*shape)
 
 
 @op
 def permute(party: Party, x: Share, *, dims: tuple[int, ...]) -> Share:
+    """Axes in another order."""
     return x.map(lambda part: part.transpose(dims))
 
 
 @op
 def expand(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
+    """Broadcast to a larger shape."""
     return x.map(lambda part: np.broadcast_to(part, shape))
 
 
@@ -96,6 +103,7 @@ def take(party: Party, x: Share, *, axis: int, indices: tuple[int, ...]) -> Shar
 
 @op
 def concat(party: Party, *shares: Share, axis: int) -> Share:
+    """Join along one axis."""
     out = shares[0]
     for other in shares[1:]:
         out = out.zip(other, lambda a, b: np.concatenate([a, b], axis=axis)) if _has_parts(out, other) else _concat_shape(out, other, axis)
@@ -133,16 +141,19 @@ async def multiply(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
 
 @op
 async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
+    """Matrix product over the last two axes, leading ones broadcast; ``drop`` as in :func:`multiply`."""
     return await rep3.product(party, x, y, rep3.MATMUL, drop=drop)
 
 
 @op
 async def linear(party: Party, x: Share, w: rep3.Weight, *bias: Share, drop: int = 0) -> Share:
+    """``x @ w + bias`` with packed weights; ``drop`` as in :func:`multiply`."""
     return await rep3.linear(party, x, w, *bias, drop=drop)
 
 
 @op
 async def rescale(party: Party, x: Share, *, fraction: int) -> Share:
+    """Failure-free truncation to ``fraction`` bits."""
     return await rep3.rescale(party, x, fraction)
 
 
@@ -176,7 +187,7 @@ async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...]
     spans = [Window(*windows[4 * i : 4 * i + 4]) for i in range(len(levels))]
     asked = [[Table(words, fraction)] if i == 0 else [Table(words, fraction), _inside(words)] for i, words in enumerate(levels)]
     found = await together(party, *(lookup(party, x, window, tables) for window, tables in zip(spans, asked, strict=True)))
-    [value] = found[0]
+    value: Share = found[0][0]
     for coarse, inside in found[1:]:
         value = coarse + await rep3.product(party, inside, value)
     return value
@@ -198,6 +209,7 @@ async def row_max(party: Party, x: Share, *valid: Words, step_bits: int) -> Shar
 
 @op
 async def relu(party: Party, x: Share, *, bits: int) -> Share:
+    """max(x, 0), exact for |x| < 2^(bits - 1) raw units."""
     return await relu_.relu(party, x, bits)
 
 
@@ -209,16 +221,19 @@ async def argmax(party: Party, x: Share, *, bits: int) -> Share:
 
 @op
 async def puma_gelu(party: Party, x: Share) -> Share:
+    """PUMA's published GeLU."""
     return await puma.gelu(party, x)
 
 
 @op
 async def puma_silu(party: Party, x: Share) -> Share:
+    """PUMA's published SiLU."""
     return await puma.silu(party, x)
 
 
 @op
 async def out_of_range(party: Party, x: Share, *, low: int, high: int) -> Share:
+    """How many elements lie outside [low, high) raw units."""
     return await ranges.out_of_range(party, x, low, high)
 
 
@@ -233,4 +248,5 @@ async def any_flag(party: Party, *counts: Share) -> Share:
 
 @op
 async def reveal(party: Party, x: Share) -> Words | None:
+    """Open to the client alone."""
     return await rep3.reveal(party, x)

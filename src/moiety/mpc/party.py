@@ -1,4 +1,6 @@
-"""What a role can do inside a protocol. Pads, widths and addresses belong to this class, so that every op is clean by construction:
+"""What a role can do inside a protocol.
+
+Pads, widths and addresses belong to this class, so that every op is clean by construction:
 
 * a word to P1 is padded by key B, a word to P2 by key A: never by a key that its receiver holds;
 * a pad has the full width of the ring in which the word travels, and is drawn at an address used nowhere else;
@@ -105,7 +107,7 @@ class Party:
         Returns the evaluator's share; at P0 the share of P1 (the table protocol needs it); None elsewhere.
         """
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = Role.P2 if (sum(address.path) + address.count) % 2 == 0 else Role.P1
+        receiver = Role.P2 if (sum(address.path) + address.serial) % 2 == 0 else Role.P1
         key = Key.A if receiver is Role.P2 else Key.B
         match self.role:
             case Role.P0:
@@ -165,7 +167,7 @@ class ShapeParty(Party):
         self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
     ) -> Words | None:
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = Role.P2 if (sum(address.path) + address.count) % 2 == 0 else Role.P1
+        receiver = Role.P2 if (sum(address.path) + address.serial) % 2 == 0 else Role.P1
         self.draws.append((address, spec))
         self.dealt.append((address, Word(Role.P0, receiver, spec)))
         return None
@@ -174,4 +176,3 @@ class ShapeParty(Party):
         both = ((Role.P1, Role.P2), (Role.P2, Role.P1))
         await exchange(Round(tuple(Word(a, b, spec) for a, b in both for spec in specs)))
         return []
-

@@ -149,9 +149,8 @@ def shift_share(party: Party, additive: Words | None, drop: int, bits: int = 64)
     if additive is None or drop == 0:
         return additive
     by = additive.dtype.type(drop)
-    if party.leads:
-        return wrap(additive, bits) >> by
-    return wrap(-(wrap(-additive, bits) >> by), bits)
+    shifted: Words = wrap(additive if party.leads else -additive, bits) >> by
+    return shifted if party.leads else wrap(-shifted, bits)
 
 
 async def share_input(party: Party, value: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
@@ -206,4 +205,3 @@ async def reveal(party: Party, x: Share) -> Words | None:
         return wrap(left + right, x.bits)
     await exchange(SILENCE)
     return None
-

@@ -72,15 +72,15 @@ class Address(NamedTuple):
 
     path: tuple[int, ...]
     kind: int
-    count: int
+    serial: int
 
     def nonce(self) -> bytes:
         """Injective 12-byte encoding: node 24 bits, three nesting levels of 16 bits, kind 8 bits, counter 16 bits."""
         node, *nested = self.path
-        if node >= 1 << 24 or len(nested) > 3 or self.kind >= 1 << 8 or self.count >= 1 << 16 or any(n >= 0xFFFF for n in nested):
+        if node >= 1 << 24 or len(nested) > 3 or self.kind >= 1 << 8 or self.serial >= 1 << 16 or any(n >= 0xFFFF for n in nested):
             raise ProtocolMisuse(f"address {self} does not fit 12 bytes; split the op into several plan nodes")
         levels = [n + 1 for n in nested] + [0] * (3 - len(nested))
-        return node.to_bytes(3) + b"".join(n.to_bytes(2) for n in levels) + self.kind.to_bytes(1) + self.count.to_bytes(2)
+        return node.to_bytes(3) + b"".join(n.to_bytes(2) for n in levels) + self.kind.to_bytes(1) + self.serial.to_bytes(2)
 
 
 class Scope:

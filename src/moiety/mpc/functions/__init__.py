@@ -1,0 +1,1 @@
+"""Functions of secrets, one idea a file."""

@@ -6,52 +6,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-_erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def gelu(x: Values) -> Values:
     """x Phi(x), the form with erf."""
-    return 0.5 * x * (1 + _erf(x / math.sqrt(2)).astype(np.float64))  # type: ignore[no-any-return]
+    erf = np.fromiter(map(math.erf, (x / math.sqrt(2)).ravel()), np.float64, x.size).reshape(x.shape)
+    return 0.5 * x * (1 + erf)
 
 
 def gelu_tanh(x: Values) -> Values:
     """The tanh form of GeLU."""
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))  # type: ignore[no-any-return]
+    inner: Values = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return 0.5 * x * (1 + inner)
 
 
 def sigmoid(x: Values) -> Values:
-    return 0.5 * (1 + np.tanh(0.5 * x))  # type: ignore[no-any-return]
+    """1 / (1 + exp(-x))."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def silu(x: Values) -> Values:
+    """x sigmoid(x)."""
     return x * sigmoid(x)
 
 
 def tanh(x: Values) -> Values:
-    return np.tanh(x)  # type: ignore[no-any-return]
+    """The hyperbolic tangent."""
+    return np.tanh(x)
 
 
 def exp(x: Values) -> Values:
-    return np.exp(np.minimum(x, 40.0))  # type: ignore[no-any-return]
+    """exp(x), held constant above 40."""
+    return np.exp(np.minimum(x, 40.0))
 
 
 def reciprocal(x: Values) -> Values:
     """1/x for x > 0; held constant close to zero, where no value may lie."""
-    return 1 / np.maximum(x, 1e-9)  # type: ignore[no-any-return]
+    return 1 / np.maximum(x, 1e-9)
 
 
 def rsqrt(x: Values) -> Values:
     """1/sqrt(x) for x > 0; held constant close to zero."""
-    return 1 / np.sqrt(np.maximum(x, 1e-12))  # type: ignore[no-any-return]
+    return 1 / np.sqrt(np.maximum(x, 1e-12))
 
 
 def sqrt(x: Values) -> Values:
-    return np.sqrt(np.maximum(x, 0.0))  # type: ignore[no-any-return]
+    """The root of x >= 0."""
+    return np.sqrt(np.maximum(x, 0.0))
 
 
 def log(x: Values) -> Values:
-    return np.log(np.maximum(x, 1e-9))  # type: ignore[no-any-return]
+    """The natural logarithm of x > 0."""
+    return np.log(np.maximum(x, 1e-9))
 
 
 def softplus(x: Values) -> Values:
-    return np.logaddexp(0.0, x)  # type: ignore[no-any-return]
+    """log(1 + exp(x))."""
+    return np.logaddexp(0.0, x)

@@ -111,7 +111,7 @@ async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence
     if not party.evaluates:
         return [None] * len(tables)
     stacked = np.stack(powers)  # type: ignore[arg-type]
-    totals = [k + (stacked * (w + their)).sum(0) for w, their, k in zip(said, theirs, corrections, strict=True)]  # type: ignore[operator]
+    totals = [k + (stacked * (w + their)).sum(0) for w, their, k in zip(said, theirs, corrections, strict=True)]
     return [wrap(total, bits).reshape(x.shape) for total in totals]
 
 
