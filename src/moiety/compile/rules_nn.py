@@ -237,23 +237,31 @@ def _exponentials(b: Builder, x: Secret, mask: Public | None, bound: float, spre
     lowered = replace(x, node=b.emit("subtract", x.node, top))
     if valid:  # pairs that do not count are looked up at zero, inside the table, and then multiplied by zero
         lowered = replace(lowered, node=b.emit("multiply_public", lowered.node, valid[0], fraction=0))
-    low = -(spread * b.options.margin + 2 * step + 1)
-    e = b.table(activations.exp, lowered, low, step, b.options.table_fraction, Wanted(2.0**-11, float(np.exp(-step))), float(np.exp(step)))
+    e = _puma_exp(b, lowered, step) if b.variant("softmax") == "puma" else _exp_table(b, lowered, step, spread)
     if valid:
         e = replace(e, node=b.emit("multiply_public", e.node, valid[0], fraction=0))
     axis = len(x.shape) - 1
     total = replace(e, node=b.emit("total", e.node, axes=(axis,), keepdims=True), shape=(*x.shape[:-1], 1))
-    widest = x.shape[-1] * float(np.exp(step))
-    inverse = b.table(
-        activations.reciprocal,
-        total,
-        float(np.exp(-step)) * 0.98,
-        widest * 1.01,
-        b.options.row_fraction,
-        RELATIVE,
-        float(np.exp(step)) * 1.1,
-    )
+    least, most = float(np.exp(-step)) * e.bound / float(np.exp(step)), x.shape[-1] * e.bound
+    inverse = b.table(activations.reciprocal, total, least * 0.98, most * 1.01, b.options.row_fraction, RELATIVE, 1.1 / least)
     return e, inverse
+
+
+def _exp_table(b: Builder, x: Secret, step: float, spread: float) -> Secret:
+    """exp of values up to ``step`` by table; the range below follows from the calibrated spread of a row."""
+    low = -(spread * b.options.margin + 2 * step + 1)
+    wanted = Wanted(2.0**-11, float(np.exp(-step)))
+    return b.table(activations.exp, x, low, step, b.options.table_fraction, wanted, float(np.exp(step)))
+
+
+PUMA_SQUARINGS = 8
+
+
+def _puma_exp(b: Builder, x: Secret, step: float) -> Secret:
+    """PUMA's exponential needs values that are not positive: all of a row move down by one step, which softmax does not see."""
+    x = b.settled(x)
+    down = b.emit("add_public", x.node, b.encoded(Public(-step), x.fraction))
+    return Secret(b.emit("puma_neg_exp", down, t=PUMA_SQUARINGS), x.shape, x.fraction, 1.0)
 
 
 def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], step_bits: int) -> int:

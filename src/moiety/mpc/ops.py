@@ -232,6 +232,12 @@ async def puma_silu(party: Party, x: Share) -> Share:
 
 
 @op
+async def puma_neg_exp(party: Party, x: Share, *, t: int) -> Share:
+    """PUMA's published exponential of values that are not positive: ``(1 + x / 2^t)^(2^t)`` above -14, else 0."""
+    return await puma.neg_exp(party, x, t)
+
+
+@op
 async def out_of_range(party: Party, x: Share, *, low: int, high: int) -> Share:
     """How many elements lie outside [low, high) raw units."""
     return await ranges.out_of_range(party, x, low, high)

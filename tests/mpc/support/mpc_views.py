@@ -97,7 +97,7 @@ class Book:
             if key == UNKNOWN_TO[self.observer] and self.flaw.enumerate(address):
                 fresh = self.unknown(pieces, width)
             else:
-                fixed = np.random.default_rng((self.own_seed, key, *address.path, address.kind, address.count))
+                fixed = np.random.default_rng((self.own_seed, key, *address.path, address.kind, address.serial))
                 fresh = np.repeat(fixed.integers(0, 1 << width, (pieces, 1), np.uint64), self.count, 1)
             self.values[key, address] = spread(self.flaw.spoil(address, fresh), spec, self.count)
         return self.values[key, address].copy()
