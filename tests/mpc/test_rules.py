@@ -221,9 +221,6 @@ def test_a_share_has_no_truth_value_length_index_or_iterator(shape):
             iter(secret)
         with pytest.raises(ProtocolMisuse):
             [1, 2][secret]
-        with pytest.raises(ProtocolMisuse):
-            if secret:
-                pass
 
 
 def test_nothing_secret_is_printed():

@@ -187,7 +187,7 @@ def test_rule_13_one_hots_of_two_wires():
 
 def same_at(kind, at=0):
     """All draws of a kind come from one address."""
-    return Flaw(move=lambda a: a._replace(count=at) if a.kind == kind else a)
+    return Flaw(move=lambda a: a._replace(serial=at) if a.kind == kind else a)
 
 
 def repeat_first(kind, pieces):

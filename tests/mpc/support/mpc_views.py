@@ -14,7 +14,7 @@ from mpc_runs import received
 
 from moiety.mpc import lockstep
 from moiety.mpc.functions.bits import BitShare
-from moiety.mpc.party import Key, Kind, Party
+from moiety.mpc.party import Key, Party
 from moiety.mpc.rounds import Address, Role, Scope, Spec, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 
