@@ -19,6 +19,10 @@ LAYER_NORM = torch.ops.aten.layer_norm.default
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
 
 
+LOWEST = -1e4
+"""At or below this, an additive attention mask means: this pair does not count."""
+
+
 class Range(msgspec.Struct, frozen=True, array_like=True):
     """Smallest and largest value seen; ``spread``: for attention scores, the widest distance from a row's maximum."""
 
@@ -71,12 +75,11 @@ def _run(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx.Node, s
             yield node, "", values[node]
         elif node.op == "call_function":
             if node.target is SDPA:
-                yield node, "", _scores(node, values)
+                yield node, "|scores", _scores(node, values)
             if node.target is LAYER_NORM:
                 yield node, "|variance", values[node.args[0]].var(-1, correction=0)
             values[node] = evaluate(node, values)
-            if node.target is not SDPA:
-                yield node, "", values[node]
+            yield node, "", values[node]
         for dead in last.get(node, ()):
             del values[dead]
 
@@ -108,6 +111,11 @@ def _range(value: Any) -> Range | None:
     return Range(float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
 
 
+def valid_pairs(mask: torch.Tensor) -> torch.Tensor:
+    """Which pairs an attention mask lets count: of a float mask, those that it does not push far down."""
+    return mask if mask.dtype is torch.bool else mask > LOWEST
+
+
 def _scores(node: fx.Node, values: Mapping[fx.Node, Any]) -> Range:
     """Range of attention scores that count, and how far below its row's maximum any of them lies."""
     mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
@@ -115,7 +123,7 @@ def _scores(node: fx.Node, values: Mapping[fx.Node, Any]) -> Range:
     query, key = args[0], args[1]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
     causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)
-    if key.shape[1] != query.shape[1]:
+    if query.dim() == 4 and key.shape[1] != query.shape[1]:
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scale = kwargs.get("scale")
     scores = query @ key.transpose(-1, -2) * (scale if scale is not None else query.shape[-1] ** -0.5)
@@ -123,7 +131,9 @@ def _scores(node: fx.Node, values: Mapping[fx.Node, Any]) -> Range:
     if causal:
         valid = valid.tril()
     if mask is not None:
-        valid = valid & (mask if mask.dtype is torch.bool else mask > -1e4)
+        valid = valid & valid_pairs(mask)
+        if mask.dtype is not torch.bool:
+            scores = scores + mask.where(valid_pairs(mask), 0.0)
     top = scores.masked_fill(~valid, -math.inf).amax(-1, keepdim=True)
     spread = (top - scores).masked_fill(~valid, 0).amax()
     seen = scores[valid.expand_as(scores)]

@@ -40,19 +40,35 @@ def compile_model(
 ) -> Compiled:
     """Compile ``model`` for inputs of these shapes and these values of its public inputs.
 
-    ``calibration``: further public example inputs (positional) that widen the ranges; ``ranges``: ranges found before.
+    ``calibration``: public example inputs (positional) on which ranges are measured beside ``args``; without them, inputs like
+    ``args`` are made up. ``ranges``: ranges found before.
     Raises UnsupportedOp (all operations at once), PlanError, InputError.
     """
     captured = capture(model, args, kwargs)
     leaves = flatten(args, kwargs or {})
-    examples = [leaves, *(flatten(example, {}) for example in calibration or ())]
-    found = join(calibrate(captured, examples), ranges or {})
-    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget)
     given = dict(zip(captured.inputs, leaves, strict=True))
     named = {name: given[name] for name in captured.inputs if name in public or not isinstance(given[name], torch.Tensor)}
+    further = inputs_like(given, named) if calibration is None else [flatten(example, {}) for example in calibration]
+    found = join(calibrate(captured, [leaves, *further]), ranges or {})
+    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget)
     builder = Lowering(captured, found, chosen, public=named).run()
     plan = finish(builder, captured, named)
     return Compiled(plan, builder.tensors, found)
+
+
+def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int = 4) -> list[list[Any]]:
+    """Made-up inputs for calibration: reals of the same mean and a quarter more deviation, integers shuffled. Seeded."""
+    generator = torch.Generator().manual_seed(0)
+
+    def like(name: str, value: Any) -> Any:
+        if name in public or value.numel() < 2:
+            return value
+        if not value.is_floating_point():
+            return value.flatten()[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
+        noise = torch.randn(value.shape, generator=generator)
+        return (value.mean() + 1.25 * value.std() * noise).to(value.dtype)
+
+    return [[like(name, value) for name, value in given.items()] for _ in range(count)]
 
 
 def join(found: Ranges, known: Ranges) -> Ranges:

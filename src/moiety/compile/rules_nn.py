@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from moiety.compile.builder import ROOM, Builder, Index, Owned, Public, Secret
+from moiety.compile.calibrate import valid_pairs
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.plan import Input
 from moiety.compile.rules_arithmetic import RELATIVE
@@ -187,14 +188,16 @@ def attention(call: Call) -> Secret:
     """softmax(q k^T scale) v with a public mask: scores 1 round, row maximum log2(n), exp 2, then sums and values in parallel."""
     b = call.builder
     q, k, v = (b.settled(x) for x in call.args[:3])
-    if k.shape[1] != q.shape[1]:
+    if len(q.shape) == 4 and k.shape[1] != q.shape[1]:
         k, v = (_repeat_heads(b, x, q.shape[1]) for x in (k, v))
-    found = b.range_of(call.site)
+    found = b.range_of(call.site + "|scores")
     scale = call.kwargs.get("scale") or q.shape[-1] ** -0.5
-    swapped = replace(k, node=b.emit("permute", k.node, dims=(0, 1, 3, 2)), shape=(*k.shape[:2], k.shape[3], k.shape[2]))
-    shape = (*q.shape[:3], k.shape[2])
+    rank = len(k.shape)
+    dims = (*range(rank - 2), rank - 1, rank - 2)
+    swapped = replace(k, node=b.emit("permute", k.node, dims=dims), shape=tuple(k.shape[d] for d in dims))
+    shape = (*q.shape[:-1], k.shape[-2])
     scores = b.multiply(q, swapped, shape, found.bound * b.options.margin / scale, "matmul")
-    scores = replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin)
+    scores = _biased(call, replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin))
     weights, inverse = _exponentials(b, scores, _mask(call, shape), found.bound, found.spread)
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
     return b.multiply(b.settled(mixed), inverse, call.shape, v.bound * 1.1)
@@ -207,20 +210,31 @@ def _repeat_heads(b: Builder, x: Secret, heads: int) -> Secret:
     return replace(x, node=b.emit("reshape", wide, shape=shape), shape=shape)
 
 
+def _biased(call: Call, scores: Secret) -> Secret:
+    """Scores plus what a public float mask adds to the pairs that count (relative positions, for instance)."""
+    mask = call.arg(3, "attn_mask")
+    rows = () if not isinstance(mask, Public) else mask.rows if mask.rows is not None else (mask.value,)
+    added = [row.where(valid_pairs(row), 0.0) for row in rows if row.dtype is not torch.bool]
+    if not any(bool(row.any()) for row in added):
+        return scores
+    bias = Public(added[0]) if mask.rows is None else Public(None, tuple(added))
+    node = call.builder.emit("add_public", scores.node, call.builder.encoded(bias, scores.fraction, scores.factor))
+    return replace(scores, node=node)
+
+
 def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
     """Which pairs count, as public zeros and ones; None when all do."""
     mask, causal = call.arg(3, "attn_mask"), call.arg(5, "is_causal", False)
     if isinstance(mask, Secret | Index | Owned):
         raise InputError(f"the attention mask in {call.builder.module} depends on a secret; name it in deploy(..., public=(...))")
     if causal:
-        return Public(torch.ones(shape, dtype=torch.bool).tril())
+        return Public(torch.ones((*(1 for _ in shape[:-2]), *shape[-2:]), dtype=torch.bool).tril())
     if mask is None:
         return None
 
     def valid(m: Any) -> Any:
-        return torch.broadcast_to(
-            m if m.dtype is torch.bool else m > -1e4, (1, 1, *shape[2:]) if m.shape[0] == 1 and m.shape[1] == 1 else shape
-        )
+        alike = m.dim() == 2 or all(n == 1 for n in m.shape[:-2])  # the same for every head and example: kept once
+        return torch.broadcast_to(valid_pairs(m), (*(1 for _ in shape[:-2]), *shape[-2:]) if alike else shape)
 
     if mask.rows is not None:
         return Public(None, tuple(valid(row) for row in mask.rows))
@@ -230,7 +244,7 @@ def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
 
 def _exponentials(b: Builder, x: Secret, mask: Public | None, bound: float, spread: float) -> tuple[Secret, Secret]:
     """exp(x - c) under the mask, and the reciprocal of its row sums, for c within one step of the row's maximum."""
-    step_bits = int(np.ceil(np.log2(bound * b.options.margin / 62.0 / x.unit)))
+    step_bits = max(0, int(np.ceil(np.log2(max(bound, x.unit) * b.options.margin / 62.0 / x.unit))))
     step = x.unit * 2.0**step_bits
     valid = [] if mask is None else [b.encoded(mask, 0)]
     top = _top(b, x, mask, valid, step_bits)

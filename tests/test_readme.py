@@ -1,0 +1,36 @@
+"""Every Python block of the README runs as a reader would run it; every command it shows exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```(\w+)( no-run)?\n(.*?)^```", README.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, skip, text in BLOCKS if language == "python" and not skip]
+SKETCHES = [text for language, skip, text in BLOCKS if language == "python" and skip]
+
+
+@pytest.mark.parametrize("text", PYTHON, ids=range(len(PYTHON)))
+def test_block_runs_as_a_script(text: str, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(text, encoding="utf8")
+    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", script], capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rounds" in done.stdout
+
+
+@pytest.mark.parametrize("text", SKETCHES, ids=range(len(SKETCHES)))
+def test_sketch_compiles(text: str) -> None:
+    compile(text, "README", "exec")
+
+
+def test_shown_commands_exist() -> None:
+    shown = re.findall(r"`?moiety (demo|generate|embed|party|keys|doctor|\w+)[ `]", "\n".join(t for lang, _, t in BLOCKS if lang == "console"))
+    table = re.findall(r"`moiety (\w+)", README.read_text(encoding="utf8").split("## Commands")[1].split("## ")[0])
+    assert table, "the README lists its commands"
+    for command in {*shown, *table}:
+        done = subprocess.run([sys.executable, "-m", "moiety.cli", command, "--help"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"moiety {command}: {done.stderr}"
