@@ -235,16 +235,17 @@ class Builder:
         if x.factor < 0:
             x = self.settled(x)
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
-        if self.options.check_ranges:
-            window = choice.levels[-1].window
-            self.checks.append(
-                self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=min(window.high, math.ceil(high / x.unit) + 1))
-            )
+        self.check(x, low, high)
         self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
         levels = [self.constant(level.table.coefficients) for level in choice.levels]
         windows = tuple(int(v) for level in choice.levels for v in level.window)
         node = self.emit("table", x.node, *levels, windows=windows, fraction=fraction)
         return Secret(node, x.shape, fraction, bound)
+
+    def check(self, x: Secret, low: float, high: float) -> None:
+        """Have the run notice when x leaves [low, high], if the options ask for it."""
+        if self.options.check_ranges:
+            self.checks.append(self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=math.ceil(high / x.unit) + 1))
 
     def range_of(self, site: str) -> Range:
         """Calibrated range of an operation. Raises PlanError when calibration never reached it."""

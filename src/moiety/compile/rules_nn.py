@@ -166,8 +166,9 @@ def _activation(call: Call, name: str, f: Function) -> Secret:
 @rule(aten.relu.default)
 def relu(call: Call) -> Secret:
     """max(x, 0) by an exact comparison on as many bits as the range needs."""
-    x = call.builder.settled(call.args[0])
-    bits = min(64, max(8, int(np.ceil(np.log2(max(call.input_bound(), 1e-3) * 2.0**x.fraction))) + 2))
+    x, reach = call.builder.settled(call.args[0]), max(call.input_bound(), 1e-3)
+    call.builder.check(x, -reach, reach)
+    bits = min(64, max(8, int(np.ceil(np.log2(reach * 2.0**x.fraction))) + 2))
     return replace(x, node=call.builder.emit("relu", x.node, bits=bits), bound=call.bound)
 
 
@@ -280,9 +281,11 @@ def _puma_exp(b: Builder, x: Secret, step: float) -> Secret:
 
 def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], step_bits: int) -> int:
     """Row maxima. A mask that moves with the position must not change sizes: its excluded places are set to the lowest value."""
+    reach = 62 * x.unit * 2.0**step_bits
+    kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
+    b.check(kept, -reach, reach)
     if mask is None or mask.rows is None:
         return b.emit("row_max", x.node, *valid, step_bits=step_bits)
     floor = np.uint64(-(64 << step_bits) & (2**64 - 1))
     lowest = b.constant(np.stack([(~row).numpy().astype(np.uint64) * floor for row in mask.rows]), by_position=True)
-    kept = b.emit("multiply_public", x.node, valid[0], fraction=0)
-    return b.emit("row_max", b.emit("add_public", kept, lowest), step_bits=step_bits)
+    return b.emit("row_max", b.emit("add_public", kept.node, lowest), step_bits=step_bits)
