@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from moiety import ring
@@ -61,12 +61,15 @@ class Member:
     log: Callable[[str], None]
     watcher: Watcher | None = None
     states: States | None = None
+    _wire: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """TCP bytes after the last command. The dealer may be ahead of a run's beginning here, so that is no time to count."""
 
     def serve(self) -> None:
         """Until the owner says close. Raises what ended the session otherwise."""
         self.states = States(self.session.role)
         control = self.session.receive[Role.CLIENT]
         while True:
+            self._wire = wire_bytes(self.session)
             command = hear_command(control, self.deadlines.idle_s)
             match command:
                 case Close():
@@ -140,12 +143,11 @@ class Member:
         states.rewind(command.model, bound.plan, command.position or 0)
         streams = given(session.role, command.key_d, command.key_e)
         agree(session, self._subject(command, bound, states), streams, self.deadlines.wave_s)
-        wire = wire_bytes(session)
         held = keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash)
         run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=self.deadlines.wave_s, watcher=self.watcher)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
-        report = make_report(self.name, bound, session, run.tally, wire, time.perf_counter() - began, self.store.nbytes, states.nbytes)
+        report = make_report(self.name, bound, session, run.tally, self._wire, time.perf_counter() - began, self.store.nbytes, states.nbytes)
         self._say(Done(report))
         self.log(f"run {command.number} of {command.model!r} for {session.owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
 
