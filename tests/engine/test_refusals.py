@@ -1,6 +1,6 @@
 """What a party refuses: every refusal ends the session with an error of its own class, and the next session works."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from moiety.errors import (
 )
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role
-from moiety.net import Action, Fault, FaultyChannel, Kind, create_identity
+from moiety.net import Action, Fault, FaultyChannel, Kind, create_identity, dial
 
 from . import plans
 from .conftest import STRANGER, as_client, as_owner
@@ -47,6 +47,35 @@ def still_well(ready: LocalParties) -> object:
         found = client.run("mlp", plans.mlp(), plans.words(x))
     assert np.abs(plans.reals(found) - plans.mlp_float(plans.mlp_weights(), x)).max() < 0.005
     assert all(process.poll() is None for process in ready.processes.values())
+
+
+PARTS = (Role.P0, Role.P1, Role.P2)
+
+
+def refused(
+    session: OwnerSession,
+    error: type[MoietyError],
+    speak: Callable[..., object],
+    *,
+    to: Sequence[Role] = PARTS,
+    of: Role = Role.P1,
+    match: str | None = None,
+) -> None:
+    """Say something by hand to some parties; the error that one of them gives reaches the owner as its own class."""
+
+    def attempt() -> None:
+        with session._guarded():
+            for role in to:
+                speak(role)
+            session._hear(of, Fine, "its verdict")
+
+    with pytest.raises(error, match=match):
+        attempt()
+
+
+def send_plan(session: OwnerSession, role: Role, announced: str, data: bytes) -> None:
+    say(session.session.send[role], AddPlan("mlp", announced))
+    session.session.send[role].send(Kind.CONTROL, [data])
 
 
 def leaky() -> Plan:
@@ -95,23 +124,17 @@ def crooked() -> Plan:
 )
 def test_tampered_plan(ready: LocalParties, make: Callable[[], Plan], error: type[MoietyError]) -> None:
     plan = make()
-    for role in (Role.P0, Role.P1, Role.P2):
+    for role in PARTS:
         with as_owner(ready) as owner:
-            say(owner.session.send[role], AddPlan("mlp", plan.hash))
-            owner.session.send[role].send(Kind.CONTROL, [plan.encode()])
-            with pytest.raises(error), owner._guarded():
-                owner._hear(role, Fine, "its verdict")
+            refused(owner, error, lambda role: send_plan(owner, role, plan.hash, plan.encode()), to=[role], of=role)
         with pytest.raises(error):
             accept_plan(plan.encode(), plan.hash, role)
 
 
 def test_changed_bytes(ready: LocalParties) -> None:
     plan, other = plans.mlp(), plans.mlp(rows=3)
-    with as_owner(ready) as owner, pytest.raises(PlanMismatch, match="changed on the way"), owner._guarded():
-        for role in (Role.P0, Role.P1, Role.P2):
-            say(owner.session.send[role], AddPlan("mlp", plan.hash))
-            owner.session.send[role].send(Kind.CONTROL, [other.encode()])
-        owner._all_fine("that it accepts the plan")
+    with as_owner(ready) as owner:
+        refused(owner, PlanMismatch, lambda role: send_plan(owner, role, plan.hash, other.encode()), match="changed on the way")
     for data in (b"", b"\x80", plan.encode()[:-20], plan.encode().replace(b"linear", b"linea\xff")):
         with pytest.raises(PlanError):
             accept_plan(data, plan.hash, Role.P1)
@@ -155,10 +178,7 @@ def test_run_number_is_used_once(ready: LocalParties) -> None:
     for number in (1, 0, -1):
         with as_client(ready) as client:
             client.run("mlp", plans.mlp(), plans.words(np.ones((4, 16))))
-            with pytest.raises(ReuseRefused, match="already used"), client._guarded():
-                for role in PARTS:
-                    ask_for(client, role, number)
-                client._all_fine("nothing")
+            refused(client, ReuseRefused, lambda role, number=number: ask_for(client, role, number), match="already used")
 
 
 @pytest.mark.parametrize(
@@ -175,10 +195,8 @@ def test_run_number_is_used_once(ready: LocalParties) -> None:
     ],
 )
 def test_parties_told_different_things(ready: LocalParties, odd: Role, changed: dict[str, object], error: type[MoietyError]) -> None:
-    with as_client(ready) as client, pytest.raises(error), client._guarded():
-        for role in PARTS:
-            ask_for(client, role, **({"number": 1} | (changed if role is odd else {})))  # type: ignore[arg-type]
-        client._hear(Role.P1, Run, "nothing")
+    with as_client(ready) as client:
+        refused(client, error, lambda role: ask_for(client, role, **({"number": 1} | (changed if role is odd else {}))))  # type: ignore[arg-type]
 
 
 def test_different_plans(ready: LocalParties) -> None:
@@ -186,10 +204,9 @@ def test_different_plans(ready: LocalParties) -> None:
     with as_owner(ready) as owner:
         owner.deploy("mlp", [other], {})
     for odd in PARTS:
-        with as_client(ready) as client, pytest.raises(PlanMismatch, match="something else"), client._guarded():
-            for role in PARTS:
-                ask_for(client, role, 1, plan=other.hash if role is odd else plans.mlp().hash)
-            client._hear(Role.P1, Run, "nothing")
+        with as_client(ready) as client:
+            hashes = {role: other.hash if role is odd else plans.mlp().hash for role in PARTS}
+            refused(client, PlanMismatch, lambda role, hashes=hashes: ask_for(client, role, 1, plan=hashes[role]), match="something else")
 
 
 def alter(peer: str, frame: int, at: int) -> Callable[..., object]:
@@ -220,15 +237,14 @@ def test_manifests(ready: LocalParties) -> None:
         ((Tensor("w", (2,), 1, False),) * 2, InputError),
         ((Tensor("w", (-2,), 1, False),), FrameError),
     ]:
-        with as_owner(ready) as owner, pytest.raises(error), owner._guarded():
-            say(owner.session.send[Role.P1], Deploy("m", 1, tensors, key_d=b"d" * 32))
-            owner._hear(Role.P1, Fine, "its verdict")
+        with as_owner(ready) as owner:
+            message = Deploy("m", 1, tensors, key_d=b"d" * 32)
+            refused(owner, error, lambda role, message=message: say(owner.session.send[role], message), to=[Role.P1])
 
 
 def test_nonsense_instead_of_a_command(ready: LocalParties) -> None:
-    with as_client(ready) as client, pytest.raises(FrameError), client._guarded():
-        client.session.send[Role.P0].send(Kind.CONTROL, [b"\xc1nonsense"])
-        client._hear(Role.P0, Fine, "its verdict")
+    with as_client(ready) as client:
+        refused(client, FrameError, lambda role: client.session.send[role].send(Kind.CONTROL, [b"\xc1nonsense"]), to=[Role.P0], of=Role.P0)
 
 
 def test_impostor(ready: LocalParties, tmp_path: object) -> None:
@@ -238,8 +254,6 @@ def test_impostor(ready: LocalParties, tmp_path: object) -> None:
 
 
 def test_parties_do_not_take_owners_for_parties(ready: LocalParties) -> None:
-    from moiety.net import dial
-
     link = dial(ready.identity(MODEL_OWNER), ready.directory.compute(Role.P1), purpose="dealt", session=b"x" * 16, deadline_s=5)
     with pytest.raises(MoietyError, match="MOI-403"):
         link.receive_message(Kind.CONTROL, deadline_s=5, awaited="a refusal")

@@ -1,7 +1,7 @@
 """Three parties as threads of one process, where a test sees every key: who holds which, that none repeats, that none is logged."""
 
 import itertools
-from collections.abc import Iterator
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import pytest
 from moiety.engine import keys as key_rules
 from moiety.engine import session as sessions
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES
+from moiety.engine.member import Limits
 from moiety.engine.owner import OwnerSession, open_session
+from moiety.errors import PolicyRefused
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role
 
@@ -29,7 +31,7 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     out, derive = Seen(), key_rules.run_keys
 
     def run_keys(role: Role, pairs: Any, streams: Any, session: bytes, number: int, plan: str) -> dict[Key, bytes]:
@@ -39,7 +41,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
         return found
 
     monkeypatch.setattr(key_rules, "run_keys", run_keys)
-    yield out
+    return out
 
 
 def owner(threads: Threads, name: str) -> OwnerSession:
@@ -136,3 +138,17 @@ def test_two_sessions_share_nothing(threads: Threads, seen: Seen) -> None:
         other.run("chain", plan, plans.words(np.ones(4)))
     for name in PARTIES:
         assert threads.logs[name].getvalue().count("aborts") == 1
+
+
+@pytest.mark.parametrize("threads", [{name: {"limits": Limits(sessions=2)} for name in PARTIES}], indirect=True)
+def test_session_limit(threads: Threads) -> None:
+    with owner(threads, CLIENT), owner(threads, CLIENT), pytest.raises(PolicyRefused, match="already serves 2 sessions"):
+        owner(threads, CLIENT)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:  # the parties take a moment to see that a session ended
+        try:
+            owner(threads, CLIENT).close()
+            return
+        except PolicyRefused:
+            time.sleep(0.05)
+    pytest.fail("a place did not become free")

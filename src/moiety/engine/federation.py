@@ -6,7 +6,6 @@ with moiety.local(parties=3) as federation:
     print(private.cost)
 """
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -224,10 +223,9 @@ def like(example: Any, value: Any) -> Any:
     """The public example repeated to the shape of ``value``: a plan is public, so it is never compiled from a secret."""
     if not hasattr(value, "shape") or tuple(example.shape) == tuple(value.shape):
         return example
-    repeated = np.resize(example.detach().cpu().numpy(), tuple(value.shape))
-    with contextlib.suppress(AttributeError):
-        return example.new_tensor(repeated)
-    return repeated
+    if hasattr(example, "detach"):
+        return example.new_tensor(np.resize(example.detach().cpu().numpy(), tuple(value.shape)))
+    return np.resize(example, tuple(value.shape))
 
 
 def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -19,7 +19,7 @@ from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
 from moiety.engine.store import ClientSources, position_row
 from moiety.engine.waves import Bound
-from moiety.errors import ChannelError, DeadlineExceeded, InputError, MoietyError, PeerAborted
+from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, PeerAborted, PeerLost
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role, Words
@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 
 CAUSE_S: Final = 0.5
 """How long an owner looks for the first cause when a channel ends without a word."""
+CONSEQUENCES: Final = frozenset({ChannelError.code, PeerLost.code, PeerAborted.code})
+"""Codes of errors that mostly follow from another member's."""
 
 
 def open_session(
@@ -198,19 +200,21 @@ class OwnerSession:
             raise cause from None
 
     def _cause(self, error: BaseException) -> BaseException:
-        """What a party says explains more than that it hung up."""
-        if isinstance(error, AbortReceived):
-            return as_told(error)
-        if not isinstance(error, ChannelError) or isinstance(error, DeadlineExceeded):
+        """The first cause: what a party found explains more than that another hung up on it."""
+        told = [error] if isinstance(error, AbortReceived) else []
+        if not told and (not isinstance(error, ChannelError) or isinstance(error, DeadlineExceeded | FrameError)):
             return error
         for role in PARTIES:
+            if told and told[-1].peer_code not in CONSEQUENCES:
+                break
             try:
                 self._link(role).receive_message(Kind.CONTROL, deadline_s=CAUSE_S, awaited="why the session ends")
-            except AbortReceived as told:
-                return as_told(told)
+            except AbortReceived as another:
+                told.append(another)
             except MoietyError:
                 continue
-        return error
+        first = next((one for one in told if one.peer_code not in CONSEQUENCES), told[0] if told else None)
+        return as_told(first) if first is not None else error
 
 
 def check_inputs(plan: Plan, inputs: Sequence[Words], position: int | None) -> None:

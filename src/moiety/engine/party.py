@@ -20,7 +20,7 @@ from moiety.engine.directory import Directory, load
 from moiety.engine.executor import Watcher
 from moiety.engine.lobby import Lobby
 from moiety.engine.member import MODEST, Limits, Member
-from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, join, unchanged
+from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, abort_all, join, unchanged
 from moiety.engine.store import Store
 from moiety.errors import ChannelError, ConfigError, DeadlineExceeded, IdentityError, MoietyError, PolicyRefused
 from moiety.mpc.rounds import Role
@@ -86,12 +86,13 @@ class Party:
         ):
             self.lobby.put(link)
         else:
-            self._refuse(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
+            self._turn_away(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
 
-    def _refuse(self, link: Link, text: str) -> None:
+    def _turn_away(self, link: Link, text: str) -> None:
         self.log(f"refused {PolicyRefused.code}: {text}")
-        link.abort(PolicyRefused.code, text)
-        link.close()
+        # In a thread: the peer may take its time to read why.
+        name = f"moiety-refuse-{link.peer}"
+        threading.Thread(target=abort_all, args=([link], PolicyRefused.code, text), name=name, daemon=True).start()
 
     def _begin(self, link: Link) -> None:
         with self._turn:
@@ -101,7 +102,9 @@ class Party:
                 self._open[thread] = link
                 thread.start()
         if full:
-            self._refuse(link, f"{self.identity.name} already serves {self.limits.sessions} sessions; try again later or raise its limit")
+            self._turn_away(
+                link, f"{self.identity.name} already serves {self.limits.sessions} sessions; try again later or raise its limit"
+            )
 
     def _converse(self, control: Link) -> None:
         link, session, error = self.wrap(control, SESSION), None, None
