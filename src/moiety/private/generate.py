@@ -1,0 +1,156 @@
+"""Greedy generation by the data owner: the prompt goes in as a secret, every next token comes out, to the caller alone.
+
+The first run takes as much of the prompt as a prefill plan holds, further runs take one token each, at public positions, with
+the caches that the parties keep for the session. What the others learn is the number of tokens. The caller needs no model.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moiety.compile import signature
+from moiety.compile.plan import Plan
+from moiety.engine.owner import Progress
+from moiety.engine.report import RunReport, RunResult
+from moiety.errors import InputError, PlanError
+from moiety.mpc.rounds import Words
+
+
+class Runner(Protocol):
+    """What runs plans in one session: ``engine.federation.Private``."""
+
+    plans: list[Plan]
+
+    def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One revealed token. ``logits`` is None where only the token is revealed; ``runs``: the reports of all runs it took."""
+
+    id: int
+    number: int
+    logits: NDArray[np.float32] | None
+    runs: tuple[RunReport, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long its runs took."""
+        return sum(run.seconds for run in self.runs)
+
+    def __repr__(self) -> str:  # the token is the caller's secret
+        return f"<Token {self.number}, {self.seconds:.3g} s>"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """The plans of a deployed decoder, by what they are for; found from the plans alone."""
+
+    prefill: dict[int, Plan]
+    steps: tuple[Plan, ...]
+
+    @classmethod
+    def of(cls, plans: Sequence[Plan]) -> "Decoder":
+        """Sort the plans. Raises PlanError when they are not those of a decoder."""
+        prefill = {plan.inputs[0].shape[1]: plan for plan in plans if plan.inputs and plan.states and not plan.positions}
+        steps = sorted((plan for plan in plans if plan.positions), key=lambda plan: plan.first_position)
+        if not prefill or not steps:
+            raise PlanError("these are not the plans of a decoder (a prefill and its steps); deploy it with compile_decoder")
+        return cls(dict(sorted(prefill.items())), tuple(steps))
+
+    @property
+    def context(self) -> int:
+        """How many tokens, prompt and answer, fit."""
+        return max(plan.first_position + plan.positions for plan in self.steps)
+
+    @property
+    def end(self) -> tuple[int, ...]:
+        """The tokens after which an answer is over."""
+        return self.steps[0].end
+
+    @property
+    def reveals_logits(self) -> bool:
+        """Whether the caller receives all logits, or the token alone."""
+        return all(plan.outputs[0].fraction > 0 for plan in (*self.prefill.values(), *self.steps))
+
+    def step(self, position: int) -> Plan:
+        """The plan that takes the token at ``position``."""
+        return next(plan for plan in self.steps if 0 <= position - plan.first_position < plan.positions)
+
+    def opening(self, count: int) -> int:
+        """The longest prefill within ``count`` tokens. Raises InputError when all are longer."""
+        fitting = [length for length in self.prefill if length <= count]
+        if not fitting:
+            known = ", ".join(map(str, self.prefill))
+            raise InputError(f"the prompt has {count} tokens, but the shortest deployed prefill takes {known}; write a longer prompt")
+        return max(fitting)
+
+    def check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
+        """Raises InputError unless the prompt and so many new tokens can be run."""
+        if not prompt or max_new_tokens < 1:
+            raise InputError("a prompt of at least one token and at least one new token are needed")
+        if len(prompt) + max_new_tokens > self.context:
+            raise InputError(
+                f"{len(prompt)} prompt tokens and {max_new_tokens} new ones exceed the deployed context of {self.context} tokens; "
+                "shorten the prompt or ask for fewer"
+            )
+        classes = self.prefill[self.opening(len(prompt))].inputs[0].classes
+        if not 0 <= min(prompt) <= max(prompt) < classes:
+            raise InputError(f"token ids must lie within 0 and {classes - 1}; use the deployed model's own tokenizer")
+
+
+def generate(
+    runner: Runner,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    end: Collection[int] | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[Token]:
+    """Yield tokens as they are revealed, the likeliest each time, until one of ``end`` (which is yielded too) or the limit.
+
+    ``end`` is by default what the plans name.
+
+    Raises InputError here, before anything is sent, when prompt and answer do not fit what is deployed; RangeViolation while
+    running when a value left its calibrated range.
+    """
+    decoder = Decoder.of(runner.plans)
+    decoder.check(prompt, max_new_tokens)
+    return _tokens(runner, decoder, list(prompt), max_new_tokens, decoder.end if end is None else end, on_progress)
+
+
+def _tokens(
+    runner: Runner, decoder: Decoder, prompt: list[int], limit: int, end: Collection[int], on_progress: Progress | None
+) -> Iterator[Token]:
+    first = decoder.opening(len(prompt))
+    result = _run(runner, decoder.prefill[first], prompt[:first], None, on_progress)
+    plan, runs, position = decoder.prefill[first], [result.report], first
+    for token in prompt[first:]:
+        plan = decoder.step(position)
+        result = _run(runner, plan, [token], position, on_progress)
+        runs.append(result.report)
+        position += 1
+    for number in range(limit):
+        chosen, logits = _chosen(plan, result)
+        yield Token(chosen, number, logits, tuple(runs))
+        if chosen in end or number + 1 == limit:
+            return
+        plan = decoder.step(position)
+        result = _run(runner, plan, [chosen], position, on_progress)
+        runs, position = [result.report], position + 1
+
+
+def _run(runner: Runner, plan: Plan, tokens: list[int], position: int | None, on_progress: Progress | None) -> RunResult:
+    inputs = signature.encode_inputs(plan, (np.asarray([tokens], np.int64),), {})
+    return runner.run(plan, inputs, position=position, on_progress=on_progress)
+
+
+def _chosen(plan: Plan, result: RunResult) -> tuple[int, NDArray[np.float32] | None]:
+    revealed: Any = np.asarray(signature.decode_outputs(plan, result.outputs, bool(result.flag)))
+    if plan.outputs[0].fraction == 0:
+        return int(revealed.reshape(-1)[0]), None
+    logits: NDArray[np.float32] = revealed.reshape(-1).astype(np.float32)
+    return int(logits.argmax()), logits
