@@ -13,7 +13,7 @@ from mpc_views import Flaw, alike, views
 from moiety.mpc import rep3
 from moiety.mpc.functions import bits, compare, maximum, select, table
 from moiety.mpc.party import Kind, Party
-from moiety.mpc.rounds import Role, Spec
+from moiety.mpc.rounds import Role, Scope, Spec, Words
 from moiety.mpc.share import Share, wrap
 
 sides = pytest.mark.parametrize(("observer", "node"), [(Role.P1, 0), (Role.P1, 1), (Role.P2, 0), (Role.P2, 1)])
@@ -148,8 +148,9 @@ def test_rule_8_lift(observer, node):
 COEFFICIENTS = np.random.default_rng(0).integers(0, 16, (2, 8)).astype(np.uint64)
 
 
-async def linear_table(party: Party, x: Share) -> list[Share]:
-    return await table.lookup(party, x, table.Window(0, 0, 1, 3), [table.Table(COEFFICIENTS, 0)])
+async def linear_table(party: Party, x: Share) -> list[Words | None]:
+    """Up to the additive shares of the result; masking those is :func:`rep3.reshare`, which the constant table includes."""
+    return await table.lookup_shares(party, x, table.Window(0, 0, 1, 3), [table.Table(COEFFICIENTS, 0)])
 
 
 async def constant_table(party: Party, x: Share) -> list[Share]:
@@ -167,11 +168,11 @@ def test_rule_8_constant_table(observer, node):
 
 
 async def two_one_hots(party: Party, x: Share, y: Share) -> None:
-    """The first message of two look-ups, at the addresses that they use."""
-    for wire in (x, y):
+    """The first message of two look-ups, at two plan nodes that both deal it to P2."""
+    for wire, node in ((x, 0), (y, 3)):
+        party.scope = Scope((node,))
         split = table._Split.of(wire, table.Window(0, 0, 0, 3))
         party.deal((x.shape[0], 1), split.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
-        party.draw(Kind.TABLE_PAD, (1, x.shape[0]), 3)
 
 
 WIRES = [(0, 0), (3, 5), (5, 0)]
@@ -187,7 +188,7 @@ def test_rule_13_one_hots_of_two_wires():
 
 def same_at(kind, at=0):
     """All draws of a kind come from one address."""
-    return Flaw(move=lambda a: a._replace(serial=at) if a.kind == kind else a)
+    return Flaw(move=lambda a: a._replace(path=(0,), serial=at) if a.kind == kind else a)
 
 
 def repeat_first(kind, pieces):

@@ -52,6 +52,15 @@ class Dealer(Protocol):
     def take(self, receiver: Role, address: Address, spec: Spec) -> Words: ...
 
 
+def receiver_of(address: Address) -> Role:
+    """Which evaluator receives what is dealt at an address, while the other draws its share.
+
+    The parity of all one bits of the address: no regular order of ops, as in equal layers, then favours one link for long.
+    """
+    ones = sum(number.bit_count() for number in (*address.path, address.serial))
+    return Role.P2 if ones % 2 == 0 else Role.P1
+
+
 class Party:
     """One role of one run. ``scope`` is set by the scheduler around every step."""
 
@@ -107,7 +116,7 @@ class Party:
         Returns the evaluator's share; at P0 the share of P1 (the table protocol needs it); None elsewhere.
         """
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = Role.P2 if (sum(address.path) + address.serial) % 2 == 0 else Role.P1
+        receiver = receiver_of(address)
         key = Key.A if receiver is Role.P2 else Key.B
         match self.role:
             case Role.P0:
@@ -167,7 +176,7 @@ class ShapeParty(Party):
         self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
     ) -> Words | None:
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = Role.P2 if (sum(address.path) + address.serial) % 2 == 0 else Role.P1
+        receiver = receiver_of(address)
         self.draws.append((address, spec))
         self.dealt.append((address, Word(Role.P0, receiver, spec)))
         return None
