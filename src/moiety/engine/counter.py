@@ -33,8 +33,8 @@ class Counter:
             stored = self._stored()
             if stored < self._last:
                 raise ReuseRefused(
-                    f"{self._path} holds {stored}, but {self._last} was already used: an old copy was put in its place; "
-                    "stop this party, make sure that it is the only one with its identity, and start it again"
+                    f"the counter file of this party holds {stored}, but {self._last} was already used: an old copy was put in its place; "
+                    "stop the party, make sure that it is the only one with its identity, and start it again"
                 )
             return self._claim(stored, stored + 1)
 
@@ -50,7 +50,7 @@ class Counter:
 
     def _claim(self, stored: int, value: int) -> int:
         if value <= stored:
-            raise ReuseRefused(f"number {value} is not higher than {stored}, which {self._path} says was used; masks could repeat")
+            raise ReuseRefused(f"number {value} is not higher than {stored}, which was already used; masks could repeat")
         draft = self._path.with_name(COUNTER_FILE + ".new")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:

@@ -147,7 +147,9 @@ class Member:
         run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=self.deadlines.wave_s, watcher=self.watcher)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
-        report = make_report(self.name, bound, session, run.tally, self._wire, time.perf_counter() - began, self.store.nbytes, states.nbytes)
+        report = make_report(
+            self.name, bound, session, run.tally, self._wire, time.perf_counter() - began, self.store.nbytes, states.nbytes
+        )
         self._say(Done(report))
         self.log(f"run {command.number} of {command.model!r} for {session.owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
 

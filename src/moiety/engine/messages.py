@@ -14,6 +14,7 @@ PLAN_LIMIT: Final = 1 << 30
 
 Secret = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 PlanHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -34,14 +35,14 @@ class Here(_Message, frozen=True):
     """Party: what I add to the session id."""
 
     nonce: Secret
-    counter: int
+    counter: Number
 
 
 class Roster(_Message, frozen=True):
     """Owner: what everybody adds to the session id; nonces of P0, P1, P2 and the owner."""
 
     nonces: tuple[Secret, Secret, Secret, Secret]
-    counters: tuple[int, int, int]
+    counters: tuple[Number, Number, Number]
 
 
 class Ready(_Message, frozen=True):
@@ -83,7 +84,7 @@ class Deploy(_Message, frozen=True):
     """Owner: masks of these weights come from streams D (P0, P1) and E (P0, P2); masked words follow to P1 and P2."""
 
     model: Text
-    number: int
+    number: Number
     tensors: tuple[Tensor, ...]
     replace: bool = False
     """Forget what was held under this name once the new weights are here."""
@@ -108,10 +109,10 @@ class Fetch(_Message, frozen=True):
 class Run(_Message, frozen=True):
     """Owner: run a plan. The keys of the input streams are given to those who hold them."""
 
-    number: int
+    number: Number
     model: Text
     plan: PlanHash
-    position: int | None = None
+    position: Number | None = None
     key_d: bytes = b""
     key_e: bytes = b""
 

@@ -151,7 +151,7 @@ def _join(opening: Opening, control: Link, made: list[Link]) -> Session:
         raise ReuseRefused(f"{control.peer} changed what {opening.identity.name} adds to the session id; the session is refused")
     session = Session(me, keys.session_id(control.peer, names, roster), control.peer, _by_role(names, control.peer), {}, {})
     deadline = time.monotonic() + seconds
-    locator = control.hello.session
+    locator = control.peer.encode() + b" " + control.hello.session  # an owner can only mean sessions of its own
     for role, purpose in _dials(me):
         link = _dial(opening, opening.directory.compute(role), purpose, locator, deadline)
         made.append(link)
