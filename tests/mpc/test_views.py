@@ -136,6 +136,17 @@ def test_rule_8_a_level_of_the_row_maximum(observer, node):
     check(lambda p, a, b: maximum._larger(p, a, b, 2, Spec(a.shape, 2)), two(2), pairs(2), observer, node)
 
 
+async def two_levels(party: Party, a: Share, b: Share, c: Share) -> Share:
+    top = await maximum._larger(party, a, b, 2, Spec(a.shape, 2))
+    return await maximum._larger(party, top, c, 2, Spec(a.shape, 2))
+
+
+@sides
+def test_rule_8_two_levels_of_the_row_maximum(observer, node):
+    secrets = list(itertools.product(range(4), repeat=3))
+    check(two_levels, two(2), secrets[::5], observer, node, seeds=(0,))
+
+
 async def lift(party: Party, x: Share) -> Share:
     return await rep3.reshare(party, maximum.lift_share(party, x, 5), x.shape, 0, 5)
 

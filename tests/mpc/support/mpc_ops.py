@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpc_runs import share, share_bits
 
-from moiety.mpc import rep3
+from moiety.mpc import ops, rep3
 from moiety.mpc.functions import argmax, bits, compare, maximum, puma, ranges, relu, select, table
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role
@@ -38,6 +38,17 @@ async def _matmul(party: Party, x: Share, y: Share) -> Share:
 async def _shifted(party: Party, x: Share, y: Share) -> Share:
     share_ = rep3.product_share(party, x, y)
     return await rep3.reshare(party, rep3.shift_share(party, share_, F), x.shape, F)
+
+
+async def _linear_with_bias(party: Party, x: Share, w: Share, bias: Share) -> Share:
+    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
+    return await rep3.linear(party, x, packed, bias.as_fraction(2 * F), drop=F)
+
+
+async def _wide_table(party: Party, x: Share) -> Share:
+    fine, coarse = TABLES[2].coefficients, np.where(np.arange(32) < 4, np.uint64(0), TABLES[2].coefficients)
+    windows = (*WINDOW, *WINDOW._replace(cell_bits=F - 2))
+    return await ops.table(party, x, fine, coarse, windows=windows, fraction=10)
 
 
 async def _lookup(party: Party, x: Share) -> list[Share]:
@@ -89,6 +100,10 @@ CASES = {
     "product": Case(rep3.product, _two((5, 3), (5, 3))),
     "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
     "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
+    "linear_with_bias": Case(_linear_with_bias, _both(_two((3, 4), (4, 5), alike=False), lambda seed, grow=1: _reals(5)(seed))),
+    "product_drop": Case(lambda party, x, y: rep3.product(party, x, y, drop=F), _two((5, 3), (5, 3))),
+    "spread": Case(ops.spread, _reals(5, 3)),
+    "wide_table": Case(_wide_table, _reals(9)),
     "shifted": Case(_shifted, _two((5, 3), (5, 3))),
     "rescale": Case(lambda party, z: rep3.rescale(party, z, 4), _reals(5, 3)),
     "reveal": Case(rep3.reveal, _reals(5, 3)),
