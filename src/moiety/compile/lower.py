@@ -68,6 +68,15 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
     return register
 
 
+TAKES_INDEX: set[Rule] = set()
+
+
+def takes_index(f: Rule) -> Rule:
+    """Mark a rule that also serves the client's secret integers."""
+    TAKES_INDEX.add(f)
+    return f
+
+
 OUTPUT_ROOM = 4.0
 """An output may exceed its calibrated bound by this before the client rejects it; what wraps exceeds it by far more."""
 
@@ -156,12 +165,22 @@ class Lowering:
             return Secret(self.builder.emit("input", index=len(self.builder.inputs) - 1), shape, fraction, bound)
         return Index(name, shape)
 
+    def given_shape(self, name: str) -> tuple[int, ...]:
+        """Shape in which the caller gives an input."""
+        node = next(n for n in self.captured.graph.nodes if n.op == "placeholder" and n.name == name)
+        return tuple(int(s) for s in node.meta["val"].shape)
+
     def _call(self, node: fx.Node) -> Any:
         self.builder.module = self.captured.modules.get(node.name, "")
         if node.target in IGNORED:
             return Public(None)
         used = [self.values[n] for n in node.all_input_nodes]
         if any(_is_secret(v) for v in used):
+            if any(isinstance(v, Index) for v in used) and RULES[node.target] not in TAKES_INDEX:
+                raise InputError(
+                    f"{node.target} in {self.builder.module or 'the model itself'} computes with secret integers, which can only be looked "
+                    "up in an embedding; name that input in public=(...) if all parties may know it, else pass it as floats"
+                )
             return RULES[node.target](Call(self, node))
         if any(isinstance(v, Owned) for v in used):
             return self._owned(node)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Public, Secret
-from moiety.compile.lower import Call, aten, rule
+from moiety.compile.builder import Index, Public, Secret
+from moiety.compile.lower import Call, aten, rule, takes_index
+from moiety.errors import InputError, UnsupportedOp
 
 
 def _moved(call: Call, op: str, **params: Any) -> Secret:
@@ -25,16 +26,31 @@ def _moved(call: Call, op: str, **params: Any) -> Secret:
     aten.dropout.default,
     aten.lift_fresh_copy.default,
 )
+@takes_index
 def same(call: Call) -> Any:
     """Operations that change nothing here."""
-    return call.args[0]
+    x, dtype = call.args[0], call.node.meta["val"].dtype
+    if isinstance(x, Index) and dtype.is_floating_point:
+        raise InputError(
+            f"input {x.input} holds integers that {call.builder.module or 'the model itself'} computes with; "
+            "name it in public=(...) if all parties may know it, else pass it as floats"
+        )
+    if isinstance(x, Secret) and not dtype.is_floating_point:
+        raise UnsupportedOp(f"a conversion of secret reals to {dtype} in {call.builder.module or 'the model itself'} has no private form")
+    return x
 
 
 @rule(aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
 @rule(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
-def reshaped(call: Call) -> Secret:
-    """Another shape."""
-    return _moved(call, "reshape", shape=call.shape)
+@takes_index
+def reshaped(call: Call) -> Any:
+    """Another shape; a gain and a shift along an unchanged last axis stay pending."""
+    x = call.args[0]
+    if isinstance(x, Index):
+        return replace(x, shape=call.shape)
+    if x.shape[-1:] != call.shape[-1:]:
+        return _moved(call, "reshape", shape=call.shape)
+    return replace(x, node=call.builder.emit("reshape", x.node, shape=call.shape), shape=call.shape)
 
 
 @rule(aten.expand.default)

@@ -1,0 +1,156 @@
+"""Plans of small models, run by all roles in one process, against the float model."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from moiety import ring
+from moiety.compile import program, signature
+from moiety.compile.model import Compiled, compile_model
+from moiety.compile.plan import LINKS, Plan
+from moiety.mpc import lockstep, rep3
+from moiety.mpc.lockstep import Transcript
+from moiety.mpc.party import Party
+from moiety.mpc.rounds import Role, Words
+from moiety.mpc.share import Share
+
+States = Mapping[str, Mapping[Role, Share]]
+
+
+class Whole:
+    """One role's sources when all roles live here. ``shared`` is common to the roles: one sharing for each weight."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        party: Party,
+        weights: Mapping[str, Any],
+        words: Sequence[Words],
+        shared: dict[str, Any],
+        position: int,
+        states: States,
+    ) -> None:
+        self.plan, self.party, self.weights, self.words = plan, party, weights, words
+        self.shared, self.position, self.states = shared, position, states
+
+    def input(self, index: int) -> Words | None:
+        return self.words[index] if self.party.role is Role.CLIENT else None
+
+    def constant(self, index: int) -> Words:
+        found = self.plan.constants[index]
+        return found.words()[self.position - self.plan.first_position] if found.by_position else found.words()
+
+    def weight(self, index: int) -> rep3.Weight | Share:
+        spec = self.plan.weights[index]
+        if spec.name not in self.shared:
+            words = ring.encode(self.weights[spec.name].double().numpy(), spec.fraction)
+            assert words.shape == spec.shape
+            self.shared[spec.name] = lockstep.share_out(words, spec.fraction, seed=index)
+        share = self.shared[spec.name][self.party.role]
+        return rep3.pack(self.party, share) if spec.packed else share
+
+    def state(self, index: int) -> Share:
+        return self.states[self.plan.states[index].name][self.party.role]
+
+
+def run_lockstep(
+    plan: Plan, weights: Mapping[str, Any], words: Sequence[Words], position: int = 0, states: States | None = None
+) -> Transcript:
+    """Run the plan at all roles, after its journey as bytes."""
+    plan = Plan.decode(plan.encode())
+    shared: dict[str, Any] = {}
+    return lockstep.run(
+        lambda party: program.schedule(plan, party, Whole(plan, party, weights, words, shared, position, states or {})).run()
+    )
+
+
+def answer(plan: Plan, transcript: Transcript) -> Any:
+    """What the client makes of what it received."""
+    got = transcript.results[Role.CLIENT]
+    flag = plan.flag >= 0 and bool(got[plan.flag].any())
+    return signature.decode_outputs(plan, [got[o.node] for o in plan.outputs], flag)
+
+
+def waves_of(transcript: Transcript) -> list[Counter[tuple[Role, Role]]]:
+    """Payload bytes by link, wave by wave, as they were spoken and dealt."""
+    waves, begin = [], 0
+    for words, end in zip([*transcript.waves, []], [*transcript.dealt_by, len(transcript.dealt)], strict=True):
+        wave: Counter[tuple[Role, Role]] = Counter()
+        for word in words:
+            wave[word.sender, word.receiver] += word.value.nbytes
+        for receiver, value in transcript.dealt[begin:end]:
+            wave[Role.P0, receiver] += value.nbytes
+        waves.append(wave)
+        begin = end
+    return waves if waves[-1] else waves[:-1]
+
+
+def assert_costs(plan: Plan, transcript: Transcript) -> None:
+    """The wave table says exactly what was spoken and dealt on every link in every wave, and no other link was used."""
+    spoken = waves_of(transcript)
+    assert [tuple(wave[link] for link in LINKS) for wave in spoken] == list(plan.waves)
+    assert all(link in LINKS for wave in spoken for link, nbytes in wave.items() if nbytes)
+
+
+@dataclass
+class Case:
+    """A compiled model with the inputs it was compiled for."""
+
+    model: torch.nn.Module
+    compiled: Compiled
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def plan(self) -> Plan:
+        return self.compiled.plan
+
+    @property
+    def ops(self) -> Counter[str]:
+        return Counter(node.op for node in self.plan.nodes)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The private answer to these inputs (else those of the compilation); checks the cost on the way."""
+        args, kwargs = (args, kwargs) if args or kwargs else (self.args, self.kwargs)
+        words = signature.encode_inputs(self.plan, args, kwargs)
+        transcript = run_lockstep(self.plan, self.compiled.weights, words)
+        assert_costs(self.plan, transcript)
+        return answer(self.plan, transcript)
+
+    def expected(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = (args, kwargs) if args or kwargs else (self.args, self.kwargs)
+        with torch.no_grad():
+            return self.model(*args, **kwargs)
+
+    def error(self, *args: Any, **kwargs: Any) -> float:
+        """Largest absolute error of a single output."""
+        return float((self.run(*args, **kwargs) - self.expected(*args, **kwargs)).abs().max())
+
+
+def compiled(model: torch.nn.Module | Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Case:
+    """Compile a module, or a function of tensors; ranges are those of ``args`` and of ``calibration`` alone."""
+    options.setdefault("calibration", ())
+    module = (model if isinstance(model, torch.nn.Module) else Lambda(model)).eval()
+    return Case(module, compile_model(module, args, kwargs, **options), args, dict(kwargs or {}))
+
+
+class Lambda(torch.nn.Module):
+    """A function of up to three tensors as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any, y: Any = None, z: Any = None) -> Any:
+        given = [value for value in (x, y, z) if value is not None]
+        return self.function(*given)
+
+
+def spread(*shape: int, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
+    """Values that fill [low, high] evenly, both ends included."""
+    count = int(np.prod(shape))
+    return torch.linspace(low, high, count)[torch.randperm(count)].reshape(shape)

@@ -1,0 +1,140 @@
+"""Operations that only move elements, and the client's secret integers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from moiety.errors import InputError, UnsupportedOp
+
+from .support import compiled, spread
+
+TOLERANCE = 2.0**-13
+
+
+def reals() -> torch.Tensor:
+    return spread(2, 3, 8, low=-4, high=4)
+
+
+MOVES = {
+    "view": lambda x: x.view(6, 8),
+    "flatten": lambda x: x.flatten(1),
+    "unflatten": lambda x: x.unflatten(-1, (2, 4)),
+    "squeeze": lambda x: x[:, :1].squeeze(1),
+    "unsqueeze": lambda x: x.unsqueeze(0),
+    "expand": lambda x: x[:, :1].expand(2, 5, 8),
+    "transpose": lambda x: x.transpose(1, -1),
+    "permute": lambda x: x.permute(2, 0, -2),
+    "t": lambda x: x[0].t(),
+    "slice": lambda x: x[:, 1:, 2:-1],
+    "slice with a step": lambda x: x[..., ::3],
+    "select": lambda x: x[:, -1],
+    "split": lambda x: torch.cat(x.split([3, 5], dim=-1)[::-1], dim=-1),
+    "chunk": lambda x: x.chunk(4, dim=-1)[2],
+    "cat": lambda x: torch.cat([x, -x, x * x], dim=1),
+    "cat with a public part": lambda x: torch.cat([torch.ones(2, 1, 8), x], dim=1),
+    "cat of other fractions": lambda x: torch.cat([x, x * torch.linspace(0, 1, 8)], dim=0),
+    "dtype": lambda x: x.to(torch.float64).float(),
+    "dropout in evaluation": lambda x: F.dropout(x, 0.5, training=False),
+}
+
+
+@pytest.mark.parametrize("function", MOVES.values(), ids=MOVES)
+def test_moves(function) -> None:
+    assert compiled(function, reals()).error() < 4 * TOLERANCE
+
+
+def test_moves_cost_nothing() -> None:
+    case = compiled(lambda x: x.transpose(1, 2).flatten(1)[:, ::2].unsqueeze(0), reals())
+    assert len(case.plan.waves) == 3  # two for the input, one for the answer
+
+
+def test_cat_with_a_parameter() -> None:
+    class Prefix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Parameter(torch.randn(1, 1, 8))
+
+        def forward(self, x):
+            return torch.cat([self.first.expand(2, -1, -1), x], dim=1)
+
+    assert compiled(Prefix(), reals()).error() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.view(6, 8),
+        lambda x: x.unsqueeze(1),
+        lambda x: x.transpose(0, 1),
+        lambda x: x[:, 1],
+        lambda x: x[..., :3],
+        lambda x: x.flatten(1),
+    ],
+)
+def test_a_pending_gain_and_shift_survive_moves(function) -> None:
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x):
+            return function(self.norm(x))
+
+    assert compiled(Moved(), reals()).error() < 2e-3
+
+
+class Tokens(nn.Module):
+    def __init__(self, function=lambda ids: ids) -> None:
+        super().__init__()
+        self.function = function
+        self.table, self.places = nn.Embedding(11, 6), nn.Embedding(16, 6)
+
+    def forward(self, ids, mask=None):
+        found = self.table(self.function(ids))
+        found = found + self.places(torch.arange(found.shape[1]))
+        return found if mask is None else found * mask[..., None]
+
+
+IDS = torch.tensor([[3, 1, 10, 0, 7], [2, 2, 5, 9, 4]])
+
+
+def test_secret_integers_look_up_an_embedding() -> None:
+    """Token and position embeddings: the second needs no secret at all."""
+    case = compiled(Tokens(), IDS)
+    assert case.error() < 4 * TOLERANCE
+    assert case.error(IDS.flip(1)) < 4 * TOLERANCE
+    assert case.plan.inputs[0].form == "one_hot"
+    assert case.plan.inputs[0].classes == 11
+
+
+@pytest.mark.parametrize("function", [lambda ids: ids.view(-1, 5), lambda ids: ids.reshape(5, 2), lambda ids: ids.long().clone()])
+def test_secret_integers_change_their_shape(function) -> None:
+    assert compiled(Tokens(function), IDS).error() < 4 * TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function", [lambda ids: ids * 1, lambda ids: ids[:, 1:], lambda ids: ids.flip(1), lambda ids: torch.where(ids > 3, ids, 0)]
+)
+def test_arithmetic_on_secret_integers_is_refused(function) -> None:
+    with pytest.raises((InputError, UnsupportedOp), match=r"public|no private form"):
+        compiled(Tokens(function), IDS)
+
+
+def test_integers_that_index_nothing_are_refused_with_the_way_out() -> None:
+    with pytest.raises(InputError, match="name that input in public"):
+        compiled(Tokens(), IDS, torch.ones(2, 5, dtype=torch.long))
+
+
+def test_public_integers_may_be_anything() -> None:
+    case = compiled(Tokens(), IDS, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), public=("mask",))
+    assert case.error() < 4 * TOLERANCE
+    assert [given.name for given in case.plan.inputs] == ["ids"]
+    assert [name for name, _ in case.plan.public] == ["mask"]
+
+
+def test_reals_do_not_become_integers() -> None:
+    with pytest.raises(UnsupportedOp, match="int32"):
+        compiled(lambda x: x.to(torch.int32).float(), reals())
