@@ -201,9 +201,9 @@ class Builder:
         return self.rescaled(x, target)
 
     def _absorb_factor(self, x: Secret) -> Secret:
-        """Multiply by the factor itself, to 16 significant bits."""
+        """Multiply by the factor itself, to 16 significant bits; a large one finds the fraction bits that it magnifies."""
         shift = 15 - math.floor(math.log2(abs(x.factor)))
-        x = self.rescaled(x, self.options.activation_fraction)
+        x = self.rescaled(x, self.options.activation_fraction + max(0, 16 - shift))
         node = self.emit("scale", x.node, factor=round(x.factor * 2.0**shift), fraction=shift)
         return replace(x, node=node, fraction=x.fraction + shift, factor=1.0)
 
@@ -224,9 +224,26 @@ class Builder:
             f"a product in {self.module} may reach {bound:.3g}: too much for the ring at {x.fraction} + {y.fraction} fraction bits"
         )
 
+    def _just_fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
+        """As :meth:`fitting`, but no more bits are dropped than must be, of the larger operand first: the other is often a row of
+        reciprocals, whose relative error is that of every product."""
+        target, larger = self.options.activation_fraction, math.prod(x.shape) >= math.prod(y.shape)
+        for first in (larger, not larger):
+            excess = math.ceil(math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction - ROOM)
+            if excess > 0 and first:
+                x = self._shortened(x, max(target, x.fraction - excess))
+            elif excess > 0:
+                y = self._shortened(y, max(target, y.fraction - excess))
+        return self.fitting(x, y, bound)
+
+    def _shortened(self, x: Secret, fraction: int) -> Secret:
+        """x at ``fraction``, or at the activations' fraction where the program has that already."""
+        target = self.options.activation_fraction
+        return self.rescaled(x, target if ("rescale", (x.node,), (("fraction", target),)) in self._known else fraction)
+
     def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
         """Exact product of two secrets, left at the sum of their fractions."""
-        x, y = self.fitting(self.plain(x), self.plain(y), bound)
+        x, y = self._just_fitting(self.plain(x), self.plain(y), bound)
         return Secret(self.emit(op, x.node, y.node), shape, x.fraction + y.fraction, bound, x.factor * y.factor)
 
     def table(self, f: tables.Function, x: Secret, low: float, high: float, fraction: int, wanted: tables.Wanted, bound: float) -> Secret:
