@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moiety.compile.builder import Owned, Public, Secret, Square
+from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret, Square
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.tables import Wanted
 from moiety.errors import UnsupportedOp
@@ -37,8 +37,13 @@ def subtract_from(call: Call) -> Secret:
 @rule(aten.neg.default)
 def negate(call: Call) -> Secret:
     """The negative."""
-    x = call.builder.plain(call.args[0])
-    return replace(x, node=call.builder.emit("negate", x.node))
+    return _negative(call.builder, call.args[0])
+
+
+def _negative(b: Builder, x: Secret) -> Secret:
+    """Factors stay positive, so that a range keeps its ends and a sum of two secrets needs no truncation."""
+    x = b.plain(x)
+    return replace(x, node=b.emit("negate", x.node))
 
 
 def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
@@ -93,7 +98,7 @@ def multiply(call: Call) -> Any:
     if not isinstance(x, Secret):
         x, y = y, x
     if isinstance(y, Secret):
-        if x == y and _only_mean(call):
+        if _same(x, y) and _only_mean(call):
             return Square(x)
         return call.builder.multiply(x, y, call.shape, call.bound)
     if isinstance(y, Owned):
@@ -101,12 +106,19 @@ def multiply(call: Call) -> Any:
     return _scaled(call, x, y)
 
 
+def _same(x: Secret, y: Secret) -> bool:
+    """Whether two values are one; pending gains and shifts are told apart by name, for they hold tensors."""
+    names = [tuple(owned and owned.name for owned in (value.gain, value.shift)) for value in (x, y)]
+    return (x.node, x.factor, names[0]) == (y.node, y.factor, names[1])
+
+
 def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
-    if w.tensor.ndim == 1 and w.tensor.shape[0] == x.shape[-1] and x.gain is None and x.shift is None:
+    b, fraction = call.builder, call.builder.weight_fraction(w)
+    if w.tensor.ndim == 1 and w.tensor.shape[:1] == x.shape[-1:] and x.gain is None and x.shift is None:
+        if x.bits + fraction > ROOM:  # now, by its own bound: from here on the bound is that of the value with its gain
+            x = b.rescaled(x, b.options.activation_fraction)
         return replace(x, gain=w, bound=call.bound)  # folded into the next linear layer where there is one
-    b = call.builder
-    x = b.rescaled(b.plain(x), b.options.activation_fraction)
-    fraction = b.weight_fraction(w)
+    x = b.fitting(b.plain(x), Secret(-1, (), fraction, 1.0), call.bound)[0]
     node = b.emit("multiply", x.node, b.weight(w, fraction, packed=False))
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
 
@@ -117,14 +129,21 @@ def _scaled(call: Call, x: Secret, by: Any) -> Secret:
     number = _number(y)
     x = b.plain(x)
     if number is not None and number != 0:
-        return replace(x, factor=x.factor * number, bound=x.bound * abs(number))
-    values = [y.value] if y.rows is None else list(y.rows)
-    whole = all(float((v - v.round()).abs().max()) == 0 for v in map(torch.as_tensor, values))
-    fraction = 0 if whole else PUBLIC_FRACTION
-    if fraction:
-        x = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)[0]
+        x = _negative(b, x) if number < 0 else x
+        return replace(x, factor=x.factor * abs(number), bound=x.bound * abs(number))
+    fraction = _public_fraction(y)
+    x = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)[0]
     node = b.emit("multiply_public", x.node, b.encoded(y, fraction), fraction=fraction)
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
+
+
+def _public_fraction(y: Public) -> int:
+    """None for integers; more for small factors, so that they keep about as many significant bits."""
+    values = [torch.as_tensor(v).double() for v in ([y.value] if y.rows is None else y.rows)]
+    if all(bool((v == v.round()).all()) for v in values):
+        return 0
+    largest = max(float(v.abs().max()) for v in values)
+    return PUBLIC_FRACTION + max(0, min(24, -int(np.ceil(np.log2(largest)))))
 
 
 def _number(y: Public) -> float | None:
@@ -176,6 +195,8 @@ def total(call: Call) -> Secret:
     rank = len(x.shape)
     axes = tuple(sorted(d % rank for d in (call.arg(1, "dim") or range(rank))))
     count = int(np.prod([x.shape[a] for a in axes])) if mean else 1
+    if np.log2(max(call.bound, 1e-9) * count / x.factor) + x.fraction > ROOM:
+        x = b.rescaled(x, b.options.activation_fraction)
     node = b.emit("total", x.node, axes=axes, keepdims=bool(call.arg(2, "keepdim", False)))
     return replace(x, node=node, shape=call.shape, factor=x.factor / count, bound=call.bound)
 
@@ -183,10 +204,8 @@ def total(call: Call) -> Secret:
 def _room_for_square(call: Call, x: Secret) -> Secret:
     """x at a fraction whose sum of squares stays within the ring."""
     x = call.builder.rescaled(x, call.builder.options.activation_fraction)
-    total_bound = call.bound * x.shape[-1]
-    while np.log2(max(total_bound, 1e-9) / x.factor**2) + 2 * x.fraction > 61:
-        x = call.builder.rescaled(x, x.fraction - 1)
-    return x
+    bits = np.log2(max(call.bound * x.shape[-1], 1e-9) / x.factor**2) + 2 * x.fraction
+    return call.builder.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
 
 
 RELATIVE = Wanted(2.0**-12, 0.0)
@@ -242,6 +261,8 @@ def divide(call: Call) -> Any:
         raise UnsupportedOp(f"a division in {call.builder.module} has a divisor calibrated at {found.low:g}; it needs values above zero")
     fraction = call.builder.options.row_fraction
     r = call.builder.table(activations.reciprocal, y, found.low / margin, found.high * margin, fraction, RELATIVE, margin / found.low)
+    if isinstance(x, Owned):
+        return _times_owned(call, r, x)
     if not isinstance(x, Secret):
         return _scaled(call, r, x)
     return call.builder.multiply(x, r, call.shape, call.bound)

@@ -1,0 +1,194 @@
+"""Sums, products, powers, quotients, means: small functions, compiled and run by all roles, against torch."""
+
+import pytest
+import torch
+from torch import nn
+
+from moiety.errors import UnsupportedOp
+
+from .support import compiled, spread
+
+TOLERANCE = 1e-3
+
+
+def reals() -> torch.Tensor:
+    return spread(3, 8, low=-4, high=4)
+
+
+def positives(low: float = 0.5, high: float = 4.0) -> torch.Tensor:
+    return spread(3, 8, low=low, high=high)
+
+
+UNARY = {
+    "plus a number": lambda x: x + 3,
+    "minus a number": lambda x: x - 0.25,
+    "a number minus": lambda x: 2 - x,
+    "minus": lambda x: -x,
+    "times a number": lambda x: x * 0.3,
+    "times a negative number": lambda x: x * -1.7,
+    "times zero": lambda x: x * 0,
+    "over a number": lambda x: x / 7,
+    "plus a tensor": lambda x: x + torch.linspace(-1, 1, 8),
+    "times a tensor": lambda x: x * torch.linspace(-1, 1, 8),
+    "times integers": lambda x: x * torch.arange(8),
+    "times booleans": lambda x: x * (torch.arange(8) > 3),
+    "over a tensor": lambda x: x / torch.linspace(1, 2, 8),
+    "alpha": lambda x: torch.add(x, x * x, alpha=-0.5),
+    "square": lambda x: x**2,
+    "cube": lambda x: x**3,
+    "mean": lambda x: x.mean(-1),
+    "mean kept": lambda x: x.mean((0, 1), keepdim=True),
+    "mean of an inner axis": lambda x: x.mean(0),
+    "sum": lambda x: x.sum(-1),
+    "sum of all": lambda x: x.sum((0, 1)) + 1,
+    "mean of squares": lambda x: x.pow(2).mean(-1, keepdim=True),
+    "mean of a product with itself": lambda x: (x * x).mean(-1),
+    "centred": lambda x: x - x.mean(-1, keepdim=True),
+    "left-over fractions meet": lambda x: x * x + x,
+    "left-over factors meet": lambda x: 0.3 * x - 0.7 * (x * x),
+}
+
+
+@pytest.mark.parametrize("function", UNARY.values(), ids=UNARY)
+def test_one_secret(function) -> None:
+    assert compiled(function, reals()).error() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function", [torch.add, torch.sub, torch.mul, torch.rsub, lambda x, y: x @ y.T, lambda x, y: x[None] @ y.T[None]], ids=str
+)
+def test_two_secrets(function) -> None:
+    assert compiled(function, reals(), reals()).error() < TOLERANCE
+
+
+def test_a_difference_of_secrets_is_local() -> None:
+    assert "rescale" not in compiled(torch.sub, reals(), reals()).ops
+
+
+def test_shapes_are_broadcast() -> None:
+    assert compiled(lambda x, y: x * y[:, :1] + y[0], reals(), reals()).error() < TOLERANCE
+
+
+POSITIVE = {
+    "rsqrt": torch.rsqrt,
+    "reciprocal": torch.reciprocal,
+    "sqrt": torch.sqrt,
+    "power 0.5": lambda x: x**0.5,
+    "power -0.5": lambda x: x**-0.5,
+    "a number over": lambda x: 3 / x,
+    "a tensor over": lambda x: torch.linspace(1, 2, 8) / x,
+}
+
+
+@pytest.mark.parametrize("function", POSITIVE.values(), ids=POSITIVE)
+def test_positive_values(function) -> None:
+    assert compiled(function, positives()).error() < 2e-3
+
+
+@pytest.mark.parametrize("function", [torch.rsqrt, torch.reciprocal])
+def test_wide_range_relative_error(function) -> None:
+    """Two decades: the error follows the value. The input's own resolution of 2^-15 counts, too."""
+    case = compiled(function, positives(0.125, 16))
+    expected = case.expected()
+    assert ((case.run() - expected).abs() / expected).max() < 2**-10
+
+
+@pytest.mark.parametrize("function", [torch.rsqrt, torch.reciprocal, torch.sqrt, torch.exp])
+def test_calibrated_margin_is_served(function) -> None:
+    """Values beyond the calibrated ones, within the margin of 1.5."""
+    case = compiled(function, positives(1, 4))
+    assert case.error(positives(1, 5.9)) < (0.3 if function is torch.exp else 2e-3)
+
+
+def test_zero_divisors_are_refused() -> None:
+    with pytest.raises(UnsupportedOp, match="above zero"):
+        compiled(lambda x, y: x / y, reals(), reals())
+
+
+def test_quotients_keep_their_relative_error() -> None:
+    """A large quotient leaves less room for the reciprocal's fraction bits; it gives up no more of them than it must."""
+    x, y = spread(3, 8, low=1000, high=6000), spread(3, 8, low=10, high=100)
+    case = compiled(torch.div, x, y)
+    assert ((case.run() - x / y).abs() / (x / y)).max() < 2e-4
+
+
+def test_large_numbers_magnify_no_truncation() -> None:
+    case = compiled(lambda x: (x * torch.full((8,), 1e-5)) * 1e5, reals())
+    assert case.error() < TOLERANCE
+
+
+class Norm(nn.Module):
+    """The mean-square norm as Llama writes it, after a layer or alone."""
+
+    def __init__(self, width: int, gain: float = 1.0, *, first: bool = False, last: bool = False) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.0, width) * gain)
+        self.first = nn.Linear(width, width) if first else nn.Identity()
+        self.last = nn.Linear(width, 4) if last else nn.Identity()
+
+    def forward(self, x):
+        x = self.first(x)
+        normal = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.last(self.gain * normal)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("first", [False, True])
+def test_mean_square_norm(scale: float, first: bool) -> None:
+    """Also right behind a layer, whose product still has all its fraction bits."""
+    assert compiled(Norm(64, first=first), scale * torch.randn(3, 64)).error() < (2e-3 if scale > 0.1 else 5e-3)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_large_gain_is_not_mistaken_for_a_large_value(last: bool) -> None:
+    case = compiled(Norm(576, 50.0, last=last), torch.randn(3, 576))
+    assert case.error() < 50 * TOLERANCE
+
+
+def test_two_gains_of_one_norm() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Parameter(torch.full((8,), 2.0)), nn.Parameter(torch.tensor([2.0, -2.0] * 4))
+            self.norm = nn.LayerNorm(8, elementwise_affine=False)
+
+        def forward(self, x):
+            normal = self.norm(x)
+            return ((normal * self.left) * (normal * self.right)).mean(-1)
+
+    assert compiled(Twice(), reals()).error() < 2e-3
+
+
+class Owner(nn.Module):
+    """A parameter meets a secret in every way."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.linspace(1, 2, 8))
+
+    def forward(self, x):
+        return self.function(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, w: x + w,
+        lambda x, w: w - x,
+        lambda x, w: x * w,
+        lambda x, w: (x * w) * w,
+        lambda x, w: x * w + w,
+        lambda x, w: x * w[None, :] ** 2,
+        lambda x, w: x / w,
+        lambda x, w: w / (x * x + 1),
+        lambda x, w: x * w.sum(),
+    ],
+)
+def test_secrets_meet_parameters(function) -> None:
+    assert compiled(Owner(function), reals()).error() < 2e-3
+
+
+@pytest.mark.parametrize("power", [4, 1.5, -1])
+def test_other_powers_are_refused(power: float) -> None:
+    with pytest.raises(UnsupportedOp, match="power"):
+        compiled(lambda x: x**power, positives())
