@@ -8,7 +8,7 @@ import torch
 
 from moiety.compile.builder import ROOM, Builder, Index, Owned, Public, Secret
 from moiety.compile.calibrate import valid_pairs
-from moiety.compile.lower import Call, aten, rule
+from moiety.compile.lower import Call, _describe, aten, rule, takes_index
 from moiety.compile.plan import Input
 from moiety.compile.rules_arithmetic import RELATIVE
 from moiety.compile.tables import Function, Wanted
@@ -21,8 +21,8 @@ ACTIVATION = Wanted(2.0**-11)
 @rule(aten.linear.default)
 def linear(call: Call) -> Secret:
     """A linear layer with weights of the model owner."""
-    x, w, bias = call.args[0], call.args[1], call.arg(2, "bias")
-    if not isinstance(w, Owned):
+    x, w, bias = call.args[0], _as_owned(call.args[1]), _as_owned(call.arg(2, "bias"))
+    if not isinstance(w, Owned) or isinstance(bias, Secret):
         raise UnsupportedOp(f"a linear layer in {call.builder.module} whose weight is not a parameter of the model")
     return _linear(call, x, Owned(w.tensor.T, f"{w.name}.T"), bias)
 
@@ -30,7 +30,7 @@ def linear(call: Call) -> Secret:
 @rule(aten.addmm.default)
 def addmm(call: Call) -> Secret:
     """The functional form of a linear layer."""
-    bias, x, w = call.args[:3]
+    bias, x, w = _as_owned(call.args[0]), call.args[1], _as_owned(call.args[2])
     if not isinstance(w, Owned) or not isinstance(bias, Owned):
         raise UnsupportedOp(f"addmm in {call.builder.module} needs weights that are parameters of the model")
     return _linear(call, x, w, bias)
@@ -39,12 +39,19 @@ def addmm(call: Call) -> Secret:
 @rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def matmul(call: Call) -> Secret:
     """Product of two secrets, or of a secret and a weight."""
-    x, y = call.args[:2]
+    x, y = call.args[0], _as_owned(call.args[1])
     if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2:
         return _linear(call, x, y, None)
     if isinstance(x, Secret) and isinstance(y, Secret):
         return call.builder.multiply(x, y, call.shape, call.bound, "matmul")
     raise UnsupportedOp(f"matmul in {call.builder.module} of {type(x).__name__.lower()} and {type(y).__name__.lower()} values")
+
+
+def _as_owned(value: Any) -> Any:
+    """A public tensor, dealt with like one of the owner's: the rules for layers then need no second form."""
+    if isinstance(value, Public) and isinstance(value.value, torch.Tensor) and value.value.is_floating_point():
+        return Owned(value.value, f"public {_describe(value)} {tuple(value.value.shape)}")
+    return value
 
 
 def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
@@ -65,6 +72,7 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
 
 
 @rule(aten.embedding.default)
+@takes_index
 def embedding(call: Call) -> Secret:
     """Rows of the owner's table at secret places: the client shares each place as a one-hot."""
     w, index = call.args[:2]
@@ -73,13 +81,15 @@ def embedding(call: Call) -> Secret:
     b, classes = call.builder, w.tensor.shape[0]
     known = {i.name: i for i in b.inputs}
     if index.input not in known:
-        b.inputs.append(Input(index.input, index.shape, "one_hot", 0, 1.0, classes))
+        b.inputs.append(Input(index.input, call.lowering.given_shape(index.input), "one_hot", 0, 1.0, classes))
     elif known[index.input].classes != classes:
         raise UnsupportedOp(f"input {index.input} indexes embeddings of {known[index.input].classes} and of {classes} rows")
     position = next(i for i, given in enumerate(b.inputs) if given.name == index.input)
     fraction = b.options.activation_fraction
     one_hot = b.emit("input", index=position)
     node = b.emit("linear", one_hot, b.weight(w, fraction, packed=True))
+    if index.shape != b.inputs[position].shape:
+        node = b.emit("reshape", node, shape=call.shape)
     return Secret(node, call.shape, fraction, call.bound)
 
 
@@ -90,38 +100,23 @@ def layer_norm(call: Call) -> Secret:
     if len(shape) != 1:
         raise UnsupportedOp(f"layer_norm over {len(shape)} axes in {call.builder.module}; only the last axis has a private form")
     b, n = call.builder, shape[0]
-    x = b.settled(x)
-    spread = Secret(b.emit("spread", x.node), (*x.shape[:-1], 1), 2 * x.fraction, 0.0, 1.0 / n**2)
     low, high = _variance_range(call)
-    margin = 2 * b.options.margin
-    eps = float(call.arg(4, "eps", 1e-5))
-    shifted = replace(spread, node=b.emit("add_public", spread.node, b.encoded(Public(eps), spread.fraction, spread.factor)))
-    fraction = min(b.options.row_fraction, int(ROOM - 1 - x.fraction - 1.5 * np.log2(n)))  # |n (x - mean) / sigma| <= n^1.5
-    inverse = b.table(
-        activations.rsqrt, shifted, (low + eps) / margin, (high + eps) * margin, fraction, RELATIVE, (margin / (low + eps)) ** 0.5
-    )
-    centred = b.emit(
-        "subtract", b.emit("scale", x.node, factor=n, fraction=0), b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
-    )
-    normal = b.multiply(Secret(centred, x.shape, x.fraction, x.bound * 2, 1.0 / n), inverse, x.shape, n**0.5)
-    normal = b.settled(_folded_factor(b, normal))
-    gain, shift = call.arg(2, "weight"), call.arg(3, "bias")
-    return replace(
-        normal, gain=gain if isinstance(gain, Owned) else None, shift=shift if isinstance(shift, Owned) else None, bound=call.bound
-    )
-
-
-def _folded_factor(b: Builder, x: Secret) -> Secret:
-    """Absorb 1/n at the product's high fraction, so that only one truncation follows."""
-    power = np.log2(abs(x.factor))
-    if power == round(power):
-        return x
-    room = int(60 - x.bits)
-    shift = min(15, room) - int(np.floor(power))
-    if room < 8:
-        return x
-    factor = round(x.factor * 2.0**shift)
-    return replace(x, node=b.emit("scale", x.node, factor=factor, fraction=shift), fraction=x.fraction + shift, factor=1.0)
+    margin, eps = 2 * b.options.margin, float(call.arg(4, "eps", 1e-5))
+    low, high = (low + eps) / margin, (high + eps) * margin
+    x = b.settled(x, min(b.options.activation_fraction, int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
+    spread = b.emit("spread", x.node)
+    eps_words = b.encoded(Public(eps * n**2), 2 * x.fraction)
+    shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
+    # 1 / (n sigma): with n (x - mean) the factor n cancels, and |x - mean| / sigma <= sqrt(n)
+    fraction = int(min(ROOM - 1 - x.fraction - np.log2(n) / 2, ROOM - 2 + np.log2(n * low**0.5)))
+    inverse = b.table(activations.rsqrt, shifted, low * n**2, high * n**2, fraction, RELATIVE, 1 / (n * low**0.5))
+    total = b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
+    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), total)
+    normal = b.settled(b.multiply(Secret(centred, x.shape, x.fraction, 2 * n * x.bound), inverse, x.shape, n**0.5))
+    gain, shift = (_as_owned(call.arg(place, name)) for place, name in ((2, "weight"), (3, "bias")))
+    if any(value is not None and not isinstance(value, Owned) for value in (gain, shift)):
+        raise UnsupportedOp(f"layer_norm in {b.module} whose gain or shift depends on a secret or on the position")
+    return replace(normal, gain=gain, shift=shift, bound=call.bound)
 
 
 def _variance_range(call: Call) -> tuple[float, float]:
@@ -142,6 +137,8 @@ FUNCTIONS: dict[Any, tuple[str, Function]] = {
 def activation(call: Call) -> Secret:
     """A smooth function by table, or the chosen variant."""
     name, f = FUNCTIONS[call.node.target]
+    if name == "softplus" and call.arg(1, "beta", 1) != 1:
+        raise UnsupportedOp(f"softplus in {call.builder.module} with beta {call.arg(1, 'beta')}; only beta 1 has a private form")
     return _activation(call, name, f)
 
 

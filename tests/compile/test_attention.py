@@ -1,0 +1,114 @@
+"""Attention and softmax against torch, with every kind of mask."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from moiety.errors import InputError
+
+from .support import compiled, spread
+
+TOLERANCE = 2e-3
+
+
+def heads(count: int = 2, rows: int = 6, width: int = 8, batch: int = 1) -> torch.Tensor:
+    return torch.randn(batch, count, rows, width)
+
+
+def attend(**options):
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options)
+
+
+LOWER = torch.ones(6, 6, dtype=torch.bool).tril()
+MASKS = {
+    "none": {},
+    "causal": {"is_causal": True},
+    "bool": {"attn_mask": LOWER},
+    "bool with batch and heads": {"attn_mask": LOWER.expand(1, 2, 6, 6)},
+    "float": {"attn_mask": torch.zeros(6, 6).masked_fill(~LOWER, torch.finfo(torch.float32).min)},
+    "float with relative positions": {"attn_mask": -(torch.arange(6.0)[:, None] - torch.arange(6.0)).abs()},
+    "float with both": {"attn_mask": torch.linspace(-2, 2, 36).reshape(6, 6).masked_fill(~LOWER, -torch.inf)},
+    "scale": {"scale": 0.7},
+}
+
+
+@pytest.mark.parametrize("options", MASKS.values(), ids=MASKS)
+def test_masks(options) -> None:
+    assert compiled(attend(**options), heads(), heads(), heads()).error() < TOLERANCE
+
+
+def test_each_example_of_a_batch_has_its_own_mask() -> None:
+    mask = torch.ones(3, 1, 1, 6, dtype=torch.bool)
+    mask[1, ..., 4:] = False
+    mask[2, ..., 2:] = False
+    case = compiled(attend(attn_mask=mask), *(heads(batch=3) for _ in range(3)))
+    assert case.error() < TOLERANCE
+
+
+def test_grouped_queries() -> None:
+    case = compiled(attend(enable_gqa=True), heads(4), heads(2), heads(2))
+    assert case.error() < TOLERANCE
+
+
+def test_without_a_batch_axis() -> None:
+    assert compiled(attend(), heads()[0], heads()[0], heads()[0]).error() < TOLERANCE
+
+
+def test_more_keys_than_queries() -> None:
+    assert compiled(attend(), heads(rows=2), heads(rows=9), heads(rows=9)).error() < TOLERANCE
+
+
+def test_masked_scores_need_no_calibrated_range() -> None:
+    k = heads()
+    k[:, :, 5] = 1000.0  # nobody may look at it
+    mask = torch.ones(6, 6, dtype=torch.bool)
+    mask[:, 5] = False
+    assert compiled(attend(attn_mask=mask), heads(), k, heads()).error() < TOLERANCE
+
+
+@pytest.mark.parametrize("following", [torch.tanh, torch.relu, F.gelu])
+def test_what_follows_reads_the_range_of_the_output_not_of_the_scores(following) -> None:
+    """Scores within 1, outputs up to 8."""
+    q, k, v = heads() / 8, heads() / 8, heads() * 8
+    case = compiled(lambda q, k, v: following(F.scaled_dot_product_attention(q, k, v)), q, k, v)
+    assert case.error() < 2 * TOLERANCE
+
+
+def test_a_secret_mask_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InputError, match="public"):
+        compiled(lambda x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask), heads(), torch.zeros(6, 6))
+
+
+def test_multi_head_attention_layer() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            q, k, v = (part.unflatten(-1, (4, 4)).transpose(1, 2) for part in (q, k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.out(mixed.transpose(1, 2).flatten(2))
+
+    assert compiled(Layer(), torch.randn(2, 5, 16)).error() < TOLERANCE
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 1.0, 8.0])
+def test_softmax(scale: float) -> None:
+    """Rows that are equal, nearly equal, and far apart."""
+    case = compiled(lambda x: F.softmax(x * scale, dim=-1), spread(5, 7, low=-2, high=2))
+    assert case.error() < TOLERANCE
+    assert (case.run().sum(-1) - 1).abs().max() < TOLERANCE
+
+
+def test_softmax_of_negated_values() -> None:
+    assert compiled(lambda x: F.softmax(x * -1.0, dim=-1), spread(5, 7, low=-4, high=4)).error() < TOLERANCE
+
+
+def test_puma_exponential_for_one_layer() -> None:
+    plain = compiled(attend(), heads(), heads(), heads())
+    puma = compiled(attend(), heads(), heads(), heads(), variants={"softmax": "puma"})
+    assert puma.plan.hash != plain.plan.hash
+    assert puma.error() < 2e-2
