@@ -63,7 +63,7 @@ def _captured(program: Any) -> Captured:
                 inputs.append(name)
             case InputKind.PARAMETER:
                 owned[name] = (target, program.state_dict[target].detach())
-            case InputKind.BUFFER if spec.persistent and program.state_dict[target].is_floating_point():
+            case InputKind.BUFFER if spec.persistent:  # integers, too: quantised weights are
                 owned[name] = (target, program.state_dict[target].detach())
             case _:
                 held = program.state_dict.get(target)
