@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -10,8 +10,10 @@ from moiety.compile.builder import Options
 from moiety.compile.model import compile_model
 from moiety.compile.plan import Plan
 
-PUBLIC = ("attention_mask", "token_type_ids")
+PUBLIC: Final = ("attention_mask", "token_type_ids")
 """Inputs that are no secret: which places hold a token, and that all belong to one sentence."""
+
+FEW: Final = 3
 
 
 class Pooled(torch.nn.Module):
@@ -27,7 +29,8 @@ class Pooled(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
         out = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         share = attention_mask / attention_mask.sum(1, keepdim=True)
-        return (out.last_hidden_state * share[..., None]).sum(1)
+        mean: torch.Tensor = (out.last_hidden_state * share[..., None]).sum(1)
+        return mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,15 @@ def compile_encoder(
 ) -> CompiledEncoder:
     """Compile for sentences of these numbers of tokens. ``calibration(n)`` gives public sequences (1, n).
 
-    Ranges found at one length hold for the others too, so the plans differ in shapes alone. ``on_plan`` hears how many are done.
+    All examples are run at the greatest length; the ranges found there, which shorter plans use too, are only checked at those
+    with a few. ``on_plan`` hears how many plans are done.
     """
     pooled, wanted = Pooled(model).eval(), sorted(set(lengths))
     plans: dict[int, Plan] = {}
     weights: dict[str, torch.Tensor] = {}
     ranges = None
     for length in reversed(wanted):
-        examples: list[tuple[Any, ...]] = [inputs(tokens) for tokens in calibration(length)]
+        examples: list[tuple[Any, ...]] = [inputs(tokens) for tokens in calibration(length)][: None if ranges is None else FEW]
         compiled = compile_model(pooled, examples[0], public=PUBLIC, calibration=examples[1:], ranges=ranges, options=options)
         ranges, plans[length] = compiled.ranges, compiled.plan
         weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}

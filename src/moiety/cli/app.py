@@ -1,0 +1,174 @@
+"""The commands and their options. What a command needs is imported when it runs, so that a compute party loads no PyTorch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moiety.cli.failures import EPILOG, reported
+
+app = typer.Typer(
+    help="Private AI inference between parties that do not trust each other.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+QUESTION = "What is the capital of France?"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+Tokens = Annotated[int, typer.Option("--tokens", "-n", min=1, help="At most so many new tokens.")]
+Reveal = Annotated[str, typer.Option(help="What the data owner learns of each token: all [b]logits[/b], or the [b]token[/b] alone.")]
+File = Annotated[str | None, typer.Option("--federation", help="Use the running parties of this federation file.")]
+Party = Annotated[str | None, typer.Option("--party", help="Your name in the federation file.")]
+Folder = Annotated[str | None, typer.Option("--identity", help="The folder with your key, if not beside your certificate.")]
+Tokenizer = Annotated[str | None, typer.Option(help="The tokenizer of a model deployed under another name.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from moiety.cli.output import own_version
+
+        print(f"moiety {own_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Private AI inference between parties that do not trust each other."""
+
+
+@app.command()
+@reported
+def demo(
+    prompt: Annotated[str, typer.Option(help="The private question.")] = QUESTION,
+    tokens: Tokens = 16,
+    reveal: Reveal = "logits",
+    as_json: Json = False,
+    model: Annotated[str, typer.Option(hidden=True)] = "smollm2",
+) -> None:
+    """See it work: a language model answers privately, five processes on this machine, about two minutes."""
+    from moiety.cli.demo import demo as run
+
+    if not run(prompt=prompt, tokens=tokens, reveal=reveal, model=model, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The private question.")],
+    tokens: Tokens = 16,
+    reveal: Reveal = "logits",
+    federation: File = None,
+    party: Party = None,
+    identity: Folder = None,
+    model: Annotated[str, typer.Option(help="The model's name; without --federation smollm2 or stories.")] = "smollm2",
+    tokenizer: Tokenizer = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a private prompt, on parties started for it or on running ones."""
+    from moiety.cli.generate import generate as run
+
+    run(
+        prompt,
+        tokens=tokens,
+        reveal=reveal,
+        model=model,
+        tokenizer=tokenizer,
+        federation=federation,
+        party=party,
+        identity=identity,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@reported
+def embed(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Private sentences.")],
+    federation: File = None,
+    party: Party = None,
+    identity: Folder = None,
+    model: Annotated[str, typer.Option(help="The model's name; without --federation minilm.")] = "minilm",
+    tokenizer: Tokenizer = None,
+    as_json: Json = False,
+) -> None:
+    """Embed private sentences, and say how alike they are."""
+    from moiety.cli.embed import embed as run
+
+    run(texts, model=model, tokenizer=tokenizer, federation=federation, party=party, identity=identity, as_json=as_json)
+
+
+@app.command()
+@reported
+def keys(
+    name: Annotated[str, typer.Argument(help="Your name in the federation.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the key is to lie; default: a folder of that name here.")] = None,
+    role: Annotated[str, typer.Option(help="p0, p1 or p2 for a compute party; owner for model and data owners.")] = "owner",
+    address: Annotated[str | None, typer.Option(help="host:port of a compute party.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an identity, and print its lines for the federation file."""
+    from moiety.cli.party import keys as run
+
+    run(name, folder, role, address, as_json)
+
+
+@app.command()
+@reported
+def party(
+    name: Annotated[str, typer.Option(help="Your name in the federation file.")],
+    federation: Annotated[Path, typer.Option(help="Your copy of the federation file.")] = Path("federation.toml"),
+    folder: Annotated[Path | None, typer.Option(help="The folder with your key, if not beside your certificate.")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen here instead of at the file's port.")] = None,
+) -> None:
+    """Run one compute party until it is stopped."""
+    from moiety.cli.party import party as run
+
+    run(name, federation, folder, port)
+
+
+@app.command()
+@reported
+def deploy(
+    model: Annotated[str, typer.Argument(help="smollm2, minilm or stories.")],
+    federation: Annotated[str, typer.Option(help="The federation file.")] = "federation.toml",
+    party: Party = None,
+    identity: Folder = None,
+    name: Annotated[str | None, typer.Option(help="Deploy it under this name.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Numbers of tokens of a prompt or sentence, like 8,16,20-24.")] = None,
+    context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer together.")] = 128,
+    reveal: Reveal = "logits",
+    replace: Annotated[bool, typer.Option("--replace", help="Forget what was deployed under the name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a model and share its weights with running parties, as its owner."""
+    from moiety.cli.party import deploy as run
+
+    run(
+        model,
+        name=name,
+        federation=federation,
+        party=party,
+        identity=identity,
+        lengths=lengths,
+        context=context,
+        reveal=reveal,
+        replace=replace,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@reported
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine and installation."""
+    from moiety.cli.doctor import doctor as run
+
+    run(as_json=as_json)

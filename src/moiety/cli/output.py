@@ -1,0 +1,39 @@
+"""What commands print: data on stdout, remarks on stderr."""
+
+import importlib.metadata
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+
+WIDTH: Final = 110
+PROJECT: Final = Path(__file__).parents[3] / "pyproject.toml"
+
+
+def print_json(data: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def remark(text: str) -> None:
+    """A line for people, beside the data."""
+    Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDTH).print(
+        text, style="dim", markup=False, soft_wrap=True
+    )
+
+
+def paper() -> Console:
+    """Stdout for tables: as wide as the terminal, or as a page."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def own_version() -> str:
+    """The version of moiety: of the installed package, else of the checkout it runs from."""
+    try:
+        return importlib.metadata.version("moiety")
+    except importlib.metadata.PackageNotFoundError:
+        return str(tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"])

@@ -1,0 +1,87 @@
+"""``moiety party``, ``moiety keys`` and ``moiety deploy``: what organisations run to form a federation."""
+
+from pathlib import Path
+
+import msgspec
+
+from moiety.cli.output import print_json, remark
+from moiety.engine.directory import COMPUTE, load
+from moiety.engine.party import serve
+from moiety.errors import ConfigError
+from moiety.net import create_identity, load_identity
+from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
+
+
+def party(name: str, federation: Path, folder: Path | None, port: int | None) -> None:
+    """Run one compute party until it is told to stop. Its log goes to stderr."""
+    place = folder
+    if place is None:
+        directory = load(federation)
+        directory.check_known(name)
+        place = directory.folder(name)
+    serve(place, federation, name, port=port)
+
+
+def keys(name: str, folder: Path | None, role: str, address: str | None, as_json: bool) -> None:
+    """Make an identity, or show the one that is there, with its lines for the federation file."""
+    if role not in (*COMPUTE, "owner"):
+        raise ConfigError(f"role is p0, p1, p2 or owner, not {role!r}")
+    if role in COMPUTE and address is None:
+        address = f"127.0.0.1:{7000 + COMPUTE[role]}"
+    place = folder or Path(name)
+    fresh = not (place / KEY_FILE).exists()
+    identity = create_identity(name, place) if fresh else load_identity(place)
+    if identity.name != name:
+        raise ConfigError(f"{place} holds the identity of {identity.name}; choose another folder for {name}")
+    certificate = str(place / CERTIFICATE_FILE)
+    entry = {"roles": [role], "certificate": certificate, "fingerprint": identity.fingerprint} | ({"address": address} if address else {})
+    if as_json:
+        print_json({"name": name, "created": fresh, "key": str(identity.key_path), **entry})
+        return
+    remark(f"{'made' if fresh else 'kept'} the key {identity.key_path}: it never leaves this machine")
+    remark(f"fingerprint {identity.fingerprint}: tell it to the others over a second way, for example by telephone")
+    remark("everybody's federation file needs these lines (the path of the certificate is relative to that file):")
+    table = name if "." not in name else f'"{name}"'
+    print(f"[parties.{table}]", *(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entry.items()), sep="\n")
+
+
+def deploy(
+    model: str,
+    *,
+    name: str | None,
+    federation: str,
+    party: str | None,
+    identity: str | None,
+    lengths: str | None,
+    context: int,
+    reveal: str,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Load, compile and share a model, as its owner."""
+    from moiety.cli import models, vendor
+    from moiety.cli.local import show
+    from moiety.cli.screen import screen
+    from moiety.engine.federation import connect
+
+    known, shown = models.known(model), screen(silent=as_json, keep=True)
+    wanted = known.lengths if lengths is None else numbers(lengths)
+    request = vendor.Request(federation, party, model, name or model, wanted, context, reveal, identity, replace)
+    with connect(federation, party=party, identity=identity) as joined, joined.open() as session:
+        session.holding(request.name)  # what is wrong with file, key, parties or rules shows before the long work
+    with shown:
+        report = vendor.deploy(request, lambda event: show(event, shown))
+    if as_json:
+        print_json({"name": request.name, "lengths": wanted, **report, "seconds": shown.seconds})
+        return
+    ready = f"all three parties hold {request.name!r}: {len(report['plans'])} plans over {report['parameters']:,} parameters"
+    remark(f"{ready}, each useless to a party alone")
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``8,16,20-24`` as numbers. Raises ConfigError."""
+    try:
+        parts = [part.partition("-") for part in text.split(",")]
+        return tuple(sorted({n for low, dash, high in parts for n in range(int(low), int(high if dash else low) + 1)}))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a list of lengths; write it like 8,16,20-24") from None

@@ -1,0 +1,153 @@
+"""The model owner's side: load a model, compile it, share its weights. It never sees a prompt; of the input it knows a length.
+
+As a process, ``python -m moiety.cli.vendor REQUEST``: the request comes as JSON, events go to stdout as lines of JSON, and it
+ends when its standard input does, so that it cannot outlive the command that started it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from moiety.cli import models
+from moiety.compile.plan import Plan
+from moiety.errors import ConfigError, InputError, MoietyError
+
+STAGES: Final = ("load", "compile", "share")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to deploy, where and as whom. ``lengths``: numbers of tokens of a prompt or sentence, for which plans are made."""
+
+    federation: str
+    party: str | None
+    model: str
+    name: str
+    lengths: tuple[int, ...]
+    context: int = 64
+    reveal: str = "logits"
+    identity: str | None = None
+    replace: bool = False
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the process: ``begin``, ``progress`` or ``end`` of a stage, ``error``, or ``done`` with its report."""
+
+    kind: str
+    stage: str = ""
+    done: float = 0
+    of: float = 0
+    code: str = ""
+    message: str = ""
+    status: int = 1
+    report: dict[str, Any] = {}
+
+
+Tell = Callable[[Event], None]
+
+
+def deploy(request: Request, tell: Tell) -> dict[str, Any]:
+    """Do what is asked; returns a report. Raises MoietyError, FileNotFoundError."""
+    known = models.known(request.model)
+    if not request.lengths or min(request.lengths) < 1:
+        raise InputError("name at least one length of at least one token")
+    tell(Event("begin", "load"))
+    import moiety.compile.model  # noqa: F401  (so that loading PyTorch counts as loading)
+
+    tokenizer, model = known.load()
+    tell(Event("end", "load"))
+    tell(Event("begin", "compile"))
+    plans, weights = _compile(known, tokenizer, model, request, tell)
+    tell(Event("end", "compile"))
+    tell(Event("begin", "share"))
+    shared = _share(request, plans, weights, tell)
+    tell(Event("end", "share"))
+    from moiety.engine.report import peak_memory_bytes
+
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    return {"parameters": parameters, "plans": [plan.hash for plan in plans], "peak_memory_bytes": peak_memory_bytes(), **shared}
+
+
+def _compile(known: models.Known, tokenizer: Any, model: Any, request: Request, tell: Tell) -> tuple[list[Plan], Mapping[str, Any]]:
+    from moiety.compile.builder import Options
+
+    options = Options(margin=known.margin)
+    if known.kind == models.ENCODER:
+        from moiety.private.pooled import compile_encoder
+
+        encoder = compile_encoder(
+            model,
+            lengths=request.lengths,
+            calibration=lambda length: known.calibration(tokenizer, length),
+            options=options,
+            on_plan=lambda done, of: tell(Event("progress", "compile", done, of)),
+        )
+        return list(encoder.plans.values()), encoder.weights
+    from moiety.compile.decoder import compile_decoder
+
+    if request.reveal not in ("logits", "token"):
+        raise ConfigError(f"reveal is logits or token, not {request.reveal!r}")
+    decoder = compile_decoder(
+        model,
+        prompt_lengths=request.lengths,
+        context=request.context,
+        calibration=known.calibration(tokenizer),
+        reveal=request.reveal,  # type: ignore[arg-type]
+        options=options,
+    )
+    return [*decoder.prefill.values(), *decoder.steps.values()], decoder.weights
+
+
+def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+    from moiety.engine.federation import connect
+
+    with connect(request.federation, party=request.party, identity=request.identity) as federation:
+        total, sent = sum(tensor.numel() for tensor in weights.values()), 0
+
+        def counted(tensor: Any) -> Callable[[], Any]:
+            def give() -> Any:
+                nonlocal sent
+                tell(Event("progress", "share", sent, total))
+                sent += tensor.numel()
+                return tensor
+
+            return give
+
+        sources = {name: counted(tensor) for name, tensor in weights.items()}
+        federation.deploy_plans(request.name, plans, sources, replace=request.replace)
+    return {"payload_bytes": 2 * 8 * sent}  # one masked word for P1 and one for P2
+
+
+def main() -> int:
+    """The process. Returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command that started it decides, by closing the pipe
+    threading.Thread(target=_follow, name="moiety-parent", daemon=True).start()
+    turn = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with turn:
+            sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+            sys.stdout.flush()
+
+    try:
+        tell(Event("done", report=deploy(msgspec.json.decode(sys.argv[1], type=Request), tell)))
+    except MoietyError as error:
+        tell(Event("error", code=error.code, message=str(error), status=error.exit_status))
+        return error.exit_status
+    except FileNotFoundError as error:
+        tell(Event("error", code=ConfigError.code, message=str(error), status=ConfigError.exit_status))
+        return ConfigError.exit_status
+    return 0
+
+
+def _follow() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
