@@ -127,5 +127,5 @@ CASES = {
     "puma_gelu": Case(puma.gelu, _reals(9)),
     "puma_silu": Case(puma.silu, _reals(9)),
     "puma_exp": Case(lambda party, x: puma.neg_exp(party, -x, 3), _reals(9)),
-    "puma_softmax": Case(lambda party, x: puma.softmax(party, x, 3, max_step_bits=F - 4), _reals(2, 5)),
+    "puma_softmax": Case(lambda party, x: puma.softmax(party, x, puma.reciprocal_table(5, F), 3, max_step_bits=F - 4), _reals(2, 5)),
 }

@@ -155,15 +155,27 @@ RECIPROCAL_CELL = 10
 RECIPROCAL_FRACTION = 36
 
 
-def reciprocal_window(longest: int, fraction: int) -> table.Window:
-    """Cells for 1/s with 1/2 <= s < 2^k, the first power of two above 1.5 times the longest row."""
+def reciprocal_table(longest: int, fraction: int) -> tuple[table.Window, table.Table]:
+    """1/s for 1/2 <= s < 2^k, the first power of two above 1.5 times the longest row.
+
+    Fitted in floating point, so it is made once and travels as integers: two processors might round it differently.
+    """
     reach = max(6, (longest + longest // 2).bit_length())
     width = fraction + reach - RECIPROCAL_INDEX  # of a cell
-    return table.Window(low=0, drop=max(0, width - RECIPROCAL_CELL), cell_bits=min(width, RECIPROCAL_CELL), index_bits=RECIPROCAL_INDEX)
+    window = table.Window(low=0, drop=max(0, width - RECIPROCAL_CELL), cell_bits=min(width, RECIPROCAL_CELL), index_bits=RECIPROCAL_INDEX)
+    return window, table.fit(lambda s: 1 / np.maximum(s, 0.25), window, 2.0**-fraction, RECIPROCAL_FRACTION)
 
 
-async def softmax(party: Party, x: Share, t: int = 8, bits: int = 64, *, max_step_bits: int | None = None) -> Share:
-    """Softmax over the last axis with :func:`neg_exp` and one reciprocal (by table) a row, at the fraction of x.
+async def softmax(
+    party: Party,
+    x: Share,
+    inverse: tuple[table.Window, table.Table],
+    t: int = 8,
+    bits: int = 64,
+    *,
+    max_step_bits: int | None = None,
+) -> Share:
+    """Softmax over the last axis with :func:`neg_exp` and one reciprocal (by :func:`reciprocal_table`) a row, at the fraction of x.
 
     The maximum is exact, by comparisons on ``bits`` bits, or within 2^max_step_bits raw units, at most 1/4, by :func:`row_max`. Rounds:
     those of the maximum, of neg_exp, 2 for the reciprocal, and 2. The reciprocal is within 6e-5 for rows of up to 340 elements; that
@@ -171,10 +183,8 @@ async def softmax(party: Party, x: Share, t: int = 8, bits: int = 64, *, max_ste
     """
     top = await (exact_max(party, x, bits) if max_step_bits is None else row_max(party, x, step_bits=max_step_bits))
     e = await neg_exp(party, x - _last_axis(top), t, bits)
-    total = e.sum(-1)
-    window = reciprocal_window(x.shape[-1], x.fraction)
-    inverse = table.fit(lambda s: 1 / np.maximum(s, 0.25), window, 2.0**-x.fraction, RECIPROCAL_FRACTION)
-    [scale] = await table.lookup(party, total, window, [inverse])
+    window, reciprocals = inverse
+    [scale] = await table.lookup(party, e.sum(-1), window, [reciprocals])
     return await rescale(party, await product(party, e, _last_axis(scale)), x.fraction)
 
 
