@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moiety.compile import program
-from moiety.compile.plan import LINKS, Plan
+from moiety.compile.forecast import peak_bytes
+from moiety.compile.plan import LINKS, Lookup, Plan
 from moiety.engine.report import RunReport
 from moiety.mpc.rounds import Role
 
@@ -13,21 +14,26 @@ PROMISE = "semi-honest: private while at most one of the three compute parties i
 
 
 class ModuleCost(NamedTuple):
-    """What one module of the user's model adds. Modules share rounds, so these do not add up to the plan's."""
+    """What one module of the user's model adds. Modules share rounds, so these do not add up to the plan's.
+
+    ``tables``: the functions it looks up, with the calibrated range (margin included) and the measured error on it.
+    """
 
     name: str
     rounds: int
     payload_bytes: int
+    tables: tuple[Lookup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Costs of one plan; ``seconds`` and memory are those of the last run, None before it. ``print`` it."""
+    """Costs of one plan; ``seconds`` and ``peak_memory_bytes`` are those of the last run, None before it. ``print`` it."""
 
     rounds: int
     payload_bytes: int
     sent_bytes: dict[str, int]
     modules: tuple[ModuleCost, ...]
+    forecast_bytes: dict[str, int]
     expected_failures: float
     leakage: tuple[str, ...]
     seconds: float | None = None
@@ -43,10 +49,12 @@ class Cost:
         if self.seconds is not None and self.waiting_s is not None and self.peak_memory_bytes is not None:
             memory = _size(self.peak_memory_bytes)
             yield f"last run {self.seconds:.3f} s, of which the evaluators waited {self.waiting_s:.3f} s; largest party process {memory}"
+        yield "memory forecast: " + ", ".join(f"{role} {_size(peak)}" for role, peak in self.forecast_bytes.items())
         yield f"expected truncation failures a run: {self.expected_failures:.3g}"
         width = max((len(module.name) for module in self.modules), default=0)
         for module in self.modules:
-            yield f"  {module.name:<{width}}  {module.rounds:>5} rounds  {_size(module.payload_bytes):>10}"
+            tables = "; ".join(f"{t.function} on [{t.low:.3g}, {t.high:.3g}] within {t.error:.1e}" for t in module.tables)
+            yield f"  {module.name:<{width}}  {module.rounds:>5} rounds  {_size(module.payload_bytes):>10}  {tables}".rstrip()
         yield PROMISE
         for line in self.leakage:
             yield f"leakage: {line}"
@@ -64,9 +72,13 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
             name = (plan.modules[step] if step < len(plan.modules) else "") or plan.nodes[step].op
             nbytes[name] = nbytes.get(name, 0) + count
             rounds.setdefault(name, set()).update({number} if step in wave.spoken and count else ())
-    modules = tuple(ModuleCost(name, len(rounds[name]), total) for name, total in nbytes.items() if total)
+    tables: dict[str, list[Lookup]] = {}
+    for lookup in plan.lookups:
+        tables.setdefault(lookup.module, []).append(lookup)
+    modules = tuple(ModuleCost(name, len(rounds[name]), total, tuple(tables.get(name, ()))) for name, total in nbytes.items() if total)
+    forecast = {role.name: peak for role, peak in peak_bytes(plan).items()}
     times = _times(report) if report is not None else (None, None, None)
-    return Cost(found.rounds, sum(sent.values()), sent, modules, plan.expected_failures, plan.leakage, *times)
+    return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, *times)
 
 
 def _times(report: RunReport) -> tuple[float, float, int]:
