@@ -1,0 +1,136 @@
+"""Greedy generation: which plan takes which token, what is refused before anything is sent, and the real thing."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from moiety import ring
+from moiety.compile.plan import Input, Node, Output, Plan, State
+from moiety.engine.federation import Federation
+from moiety.engine.report import Report, RunReport, RunResult
+from moiety.errors import InputError, PlanError, RangeViolation
+from moiety.private.generate import Decoder, generate
+
+CLASSES = 10
+REPORT = RunReport(tuple(Report(role, role, 1, 1, 0.0, 0.0, {}, {}, 0) for role in ("P0", "P1", "P2", "CLIENT")), 0.5)
+
+
+def plan(count: int, first: int = 0, positions: int = 0, fraction: int = 8) -> Plan:
+    return Plan(
+        nodes=(Node("input", (), {"index": 0}),),
+        inputs=(Input("input_ids", (1, count), "one_hot", classes=CLASSES),),
+        states=(State("cache 0", (1, 1, 0, 1), 2, 14, 0),),
+        outputs=(Output("output 0", 0, (1, CLASSES) if fraction else (1,), fraction, 100.0),),
+        arguments=("input_ids",),
+        structure='{"leaf": 0}',
+        first_position=first,
+        positions=positions,
+        end=(9,),
+    )
+
+
+class Counting:
+    """Answers every token with the next number, and remembers what it was asked."""
+
+    def __init__(self, *plans: Plan) -> None:
+        self.plans = list(plans)
+        self.asked: list[tuple[int, int | None]] = []
+
+    def run(self, plan: Plan, inputs: list[Any], *, position: int | None = None, on_progress: Any = None) -> RunResult:
+        token = int(inputs[0][0, -1].argmax())
+        self.asked.append((inputs[0].shape[1], position))
+        [output] = plan.outputs
+        chosen = np.eye(CLASSES)[None, token + 1] if output.fraction else np.array([float(token + 1)])
+        return RunResult([ring.encode(chosen, output.fraction)], None, REPORT)
+
+
+STEPS = (plan(1, 1, 7), plan(1, 8, 8))
+
+
+def test_longest_prefill_then_steps() -> None:
+    runner = Counting(plan(2), plan(4), plan(8), *STEPS)
+    tokens = list(generate(runner, [0, 0, 0, 0, 0, 3], max_new_tokens=4))
+    assert [token.id for token in tokens] == [4, 5, 6, 7]
+    assert runner.asked == [(4, None), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8)]
+    assert [len(token.runs) for token in tokens] == [3, 1, 1, 1]
+    assert tokens[0].seconds == 1.5
+
+
+def test_ends_where_the_plans_say() -> None:
+    runner = Counting(plan(2), *STEPS)
+    assert [token.id for token in generate(runner, [0, 6], max_new_tokens=9)] == [7, 8, 9]
+    assert [token.id for token in generate(runner, [0, 6], max_new_tokens=9, end=[8])] == [7, 8]
+
+
+def test_token_alone() -> None:
+    runner = Counting(plan(2, fraction=0), plan(1, 1, 7, fraction=0))
+    tokens = list(generate(runner, [0, 3], max_new_tokens=2))
+    assert [token.id for token in tokens] == [4, 5]
+    assert tokens[0].logits is None
+    assert not Decoder.of(runner.plans).reveals_logits
+
+
+@pytest.mark.parametrize(
+    ("prompt", "new", "text"),
+    [
+        ([], 1, "a prompt of at least one token"),
+        ([1, 2], 0, "at least one new token"),
+        ([1], 1, "the prompt has 1 tokens, but the shortest deployed prefill takes 2, 4"),
+        ([1] * 10, 7, "10 prompt tokens and 7 new ones exceed the deployed context of 16 tokens"),
+        ([1] * 5 + [CLASSES], 2, "token ids must lie within 0 and 9"),
+        ([-1, 2, 3], 2, "token ids must lie within 0 and 9"),
+    ],
+)
+def test_refused_before_anything_is_sent(prompt: list[int], new: int, text: str) -> None:
+    runner = Counting(plan(2), plan(4), *STEPS)
+    with pytest.raises(InputError, match=text):
+        generate(runner, prompt, max_new_tokens=new)
+    assert runner.asked == []
+
+
+def test_no_decoder() -> None:
+    with pytest.raises(PlanError, match="not the plans of a decoder"):
+        generate(Counting(plan(2)), [1, 2], max_new_tokens=1)
+
+
+def test_value_out_of_range() -> None:
+    narrow = plan(2)
+    narrow = msgspec.structs.replace(narrow, outputs=(msgspec.structs.replace(narrow.outputs[0], bound=1e-3),))
+    with pytest.raises(RangeViolation):
+        next(generate(Counting(narrow, *STEPS), [0, 3], max_new_tokens=2))
+
+
+def test_secrets_stay_out_of_repr() -> None:
+    [token] = generate(Counting(plan(2), *STEPS), [0, 3], max_new_tokens=1)
+    assert repr(token) == "<Token 0, 0.5 s>"
+
+
+@pytest.mark.slow
+def test_stories(data_folder: Path, owner: Federation, client: Federation) -> None:
+    from moiety.compile.builder import Options
+    from moiety.compile.decoder import compile_decoder
+    from moiety.models import calibration, stories
+
+    tokenizer, model = stories.load()
+    prompt = tokenizer("Once upon a time")["input_ids"]
+    compiled = compile_decoder(
+        model, prompt_lengths=[len(prompt) - 1], context=64, calibration=calibration.stories(tokenizer), options=Options(margin=1.25)
+    )
+    owner.deploy_plans("stories", [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
+    private = client.model("stories")
+    assert Decoder.of(private.plans).end == (2,)
+    for _ in range(2):  # a session may answer one prompt after another
+        found = list(generate(private, prompt, max_new_tokens=12))
+        with torch.no_grad():
+            wanted = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :].tolist()
+            logits = model(torch.tensor([prompt + wanted])).logits[0, len(prompt) - 1 :]
+        assert [token.id for token in found] == wanted
+        errors = [float(np.abs(token.logits - logits[i].numpy()).max()) for i, token in enumerate(found) if token.logits is not None]
+        assert len(errors) == 12
+        assert max(errors) < 0.05
+        assert len(found[0].runs) == 2
+        assert all(run.of("P0").sent_bytes > 0 and not any(link.endswith("->P0") for link in run.of("P0").links) for run in found[0].runs)
