@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from moiety.compile.plan import Node, Output, Plan
+from moiety.compile.plan import Input, Node, Output, Plan
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties
 from moiety.engine.messages import AddPlan, Deploy, Fine, Run, Tensor, say
 from moiety.engine.owner import OwnerSession, open_session
@@ -108,6 +108,56 @@ def forward() -> Plan:
 def crooked() -> Plan:
     plan = plans.mlp()
     return msgspec.structs.replace(plan, nodes=(Node("input", (), {"index": 7}), *plan.nodes[1:]))
+
+
+def echo(shape: tuple[int, ...] = (4,), declared: tuple[int, ...] | None = None, scale: object = 1, flag: bool = False) -> Plan:
+    """The input, scaled, goes back to the client."""
+    nodes = (Node("input", (), {"index": 0}), Node("scale", (0,), {"factor": scale}), Node("reveal", (1,)))
+    outputs = () if flag else (Output("y", 2, shape if declared is None else declared, 12, 9.0),)
+    draft = Plan(nodes=nodes, inputs=(Input("x", shape, "fixed", 12, 8.0),), outputs=outputs, flag=2 if flag else -1)
+    return plans.finished(draft)
+
+
+def bare(shape: tuple[int, ...]) -> Plan:
+    """Nothing but the input, in a shape whose bytes may be no honest number."""
+    nodes, outputs = (Node("input", (), {"index": 0}), Node("reveal", (0,))), (Output("y", 1, shape, 12, 9.0),)
+    return plans.finished(Plan(nodes=nodes, inputs=(Input("x", shape, "fixed", 12, 8.0),), outputs=outputs))
+
+
+def echo_with(node: Node) -> Plan:
+    plan = echo()
+    return msgspec.structs.replace(plan, nodes=(plan.nodes[0], node, plan.nodes[2]))
+
+
+def false_window() -> Plan:
+    """Selectors of 2^40 cells."""
+    plan = plans.mlp()
+    table = Node("table", (3, 4), {"windows": (-(1 << 15), 0, 9, 40), "fraction": 30})
+    return msgspec.structs.replace(plan, nodes=(*plan.nodes[:5], table, *plan.nodes[6:]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: echo(declared=(1,)), PolicyRefused),
+        (lambda: echo(flag=True), PolicyRefused),
+        (lambda: echo(scale=0.5), PlanError),
+        (lambda: echo_with(Node("scale", (0,), {"factor": 1 << 63})), PlanError),
+        (lambda: echo_with(Node("as_fraction", (0,), {"fraction": 1 << 40})), PlanError),
+        (lambda: echo_with(Node("take", (0,), {"axis": 0, "indices": (0, 0.5)})), PlanError),
+        (lambda: bare((-2, -2)), PlanError),
+        (lambda: bare((1 << 32, 1 << 32)), PlanError),
+        (false_window, PlanError),
+    ],
+)
+def test_plan_of_odd_numbers(make: Callable[[], Plan], error: type[MoietyError]) -> None:
+    """Shapes are sizes, parameters whole numbers, and no more is opened than is declared."""
+    plan = make()
+    for role in PARTS:
+        with pytest.raises(error):
+            accept_plan(plan.encode(), plan.hash, role)
+    echoed = echo()
+    assert accept_plan(echoed.encode(), echoed.hash, Role.P1).hash == echoed.hash
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """What every party checks of a plan before it accepts it. The owner who sends it is not trusted to have compiled it honestly."""
 
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
 from moiety.compile import program
 from moiety.compile.plan import LINKS, Plan
 from moiety.engine.waves import Bound, bind
@@ -8,6 +12,13 @@ from moiety.mpc.cost import Costs
 from moiety.mpc.rounds import Role
 
 REVEAL = "reveal"
+MOST_ELEMENTS: Final = 1 << 40
+"""What a shape may hold: sizes in bytes then fit 64 bits many times over."""
+MOST: Final = 1 << 62
+SMALL: Final = {"axis": 64, "bits": 64, "drop": 64, "fraction": 512, "step_bits": 64, "t": 64}
+"""Parameters that count bits, axes or rounds."""
+OPENED_BYTES: Final = 16
+"""What P1 and P2 together send to the client for one element."""
 
 
 def accept_plan(data: bytes, announced: str, role: Role) -> Bound:
@@ -29,10 +40,34 @@ def check_plan(plan: Plan, role: Role) -> Bound:
     """Bind a plan that reveals what it declares, to the client, and whose wave table is that of its program."""
     if plan.protocol != "rep3":
         raise PlanError(f"the plan is for the protocol {plan.protocol!r}, which this party does not run")
+    check_numbers(plan)
     check_reveals(plan)
     costs = program.check_waves(plan)
     check_outward(plan, costs)
     return bind(plan, role, costs)
+
+
+def check_numbers(plan: Plan) -> None:
+    """Raises PlanError unless sizes are sizes and parameters whole numbers or names: parties compute in the ring, never in floats."""
+    for shape in _shapes(plan):
+        if min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
+            raise PlanError(f"the plan has a tensor of shape {shape}, which no party can hold; compile the model again")
+    for i, node in enumerate(plan.nodes):
+        for name, value in node.params.items():
+            values = value if isinstance(value, tuple | list) else (value,)
+            if not all(_plain(name, one) for one in values):
+                raise PlanError(f"node {i} ({node.op[:32]}) has the parameter {name[:32]!r}, which is no small whole number or name")
+
+
+def _shapes(plan: Plan) -> Iterator[tuple[int, ...]]:
+    for group in (plan.constants, plan.inputs, plan.weights, plan.states, plan.outputs):
+        yield from (entry.shape for entry in group)
+    yield from ((*entry.shape, entry.classes) for entry in plan.inputs)
+
+
+def _plain(name: str, value: Any) -> bool:
+    most = SMALL.get(name, MOST)
+    return isinstance(value, str) or (isinstance(value, int) and -most <= value <= most)
 
 
 def check_reveals(plan: Plan) -> None:
@@ -48,7 +83,8 @@ def check_reveals(plan: Plan) -> None:
 
 
 def check_outward(plan: Plan, costs: Costs) -> None:
-    """Whatever the operations are called: no byte leaves on an unknown link, and only reveals speak to the client."""
+    """Whatever the operations are called: no byte leaves on an unknown link, and reveals tell the client what is declared."""
+    _check_sizes(plan, costs)
     reveals = {i for i, node in enumerate(plan.nodes) if node.op == REVEAL}
     for number, wave in enumerate(costs.waves):
         if strange := [link for link in wave.links if link not in LINKS]:
@@ -57,3 +93,16 @@ def check_outward(plan: Plan, costs: Costs) -> None:
         spoken = sum(nbytes for step, nbytes in wave.spoken.items() if step in reveals)
         if wave.links[Role.P1, Role.CLIENT] + wave.links[Role.P2, Role.CLIENT] > spoken:
             raise PolicyRefused(f"wave {number} of the plan sends to the client what no declared output reveals")
+
+
+def _check_sizes(plan: Plan, costs: Costs) -> None:
+    """Outputs have the shapes that are declared, and the range flag is one word."""
+    declared = {output.node: (output.name[:64], math.prod(output.shape)) for output in plan.outputs}
+    if plan.flag >= 0:
+        declared[plan.flag] = ("the range flag", 1)
+    for node, (name, count) in declared.items():
+        opened = sum(wave.spoken.get(node, 0) for wave in costs.waves)
+        if opened != OPENED_BYTES * count:
+            raise PolicyRefused(
+                f"the plan declares {count} words for {name}, but opens {opened // OPENED_BYTES}; refuse its source, compile again"
+            )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import maximum, puma, ranges
@@ -185,12 +186,20 @@ async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...]
     they yield elsewhere is multiplied by zero: ``value = coarse + inside * finer``, one more round a level.
     """
     spans = [Window(*windows[4 * i : 4 * i + 4]) for i in range(len(levels))]
+    for span, words in zip(spans, levels, strict=True):
+        _check_span(span, words)
     asked = [[Table(words, fraction)] if i == 0 else [Table(words, fraction), _inside(words)] for i, words in enumerate(levels)]
     found = await together(party, *(lookup(party, x, window, tables) for window, tables in zip(spans, asked, strict=True)))
     value: Share = found[0][0]
     for coarse, inside in found[1:]:
         value = coarse + await rep3.product(party, inside, value)
     return value
+
+
+def _check_span(span: Window, words: Words) -> None:
+    fits = 3 <= span.index_bits <= 13 and span.drop >= 0 and span.cell_bits >= 0 and sum(span[1:]) <= 64
+    if not fits or words.ndim != 2 or words.shape != (len(words), 1 << span.index_bits) or not len(words):
+        raise PlanError(f"coefficients of shape {words.shape} do not fit {span}; compile the model again")
 
 
 def _inside(coefficients: Words) -> Table:
