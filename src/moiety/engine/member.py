@@ -27,7 +27,7 @@ from moiety.engine.messages import (
 from moiety.engine.policy import accept_plan
 from moiety.engine.report import Report, packages, peak_memory_bytes
 from moiety.engine.session import Deadlines, Session, agree
-from moiety.engine.store import PartySources, States, Store, position_row
+from moiety.engine.store import Model, PartySources, States, Store, position_row
 from moiety.engine.waves import Bound
 from moiety.errors import PlanMismatch, PolicyRefused
 from moiety.mpc.draws import KeyedDraws
@@ -124,12 +124,15 @@ class Member:
 
     def _fetch(self, command: Fetch) -> None:
         self._allow_any(command.model)
-        self.session.send[Role.CLIENT].send(Kind.CONTROL, [self._plan(command.model, command.hash).plan.encode()])
+        self.session.send[Role.CLIENT].send(Kind.CONTROL, [self._plan(self.store.model(command.model), command).plan.encode()])
 
-    def _plan(self, model: str, wanted: str) -> Bound:
-        bound = self.store.model(model).plans.get(wanted)
+    def _plan(self, model: Model, command: Run | Fetch) -> Bound:
+        wanted = command.plan if isinstance(command, Run) else command.hash
+        bound = model.plans.get(wanted)
         if bound is None:
-            raise PlanMismatch(f"{self.name} holds no plan {wanted[:12]} of the model {model!r}; deploy it to all three parties first")
+            raise PlanMismatch(
+                f"{self.name} holds no plan {wanted[:12]} of the model {command.model!r}; deploy it to all three parties first"
+            )
         return bound
 
     def _run(self, command: Run) -> None:
@@ -138,11 +141,12 @@ class Member:
         self.directory.allow("query", command.model, session.owner)
         self.directory.allow("receive", command.model, session.owner)
         session.claim_run(command.number)
-        bound, model = self._plan(command.model, command.plan), self.store.model(command.model)
+        model = self.store.model(command.model)  # one snapshot: another session may replace the model at any time
+        bound = self._plan(model, command)
         position_row(bound.plan, command.position)
         states.rewind(command.model, bound.plan, command.position or 0)
         streams = given(session.role, command.key_d, command.key_e)
-        agree(session, self._subject(command, bound, states), streams, self.deadlines.wave_s)
+        agree(session, self._subject(command, bound, model, states), streams, self.deadlines.wave_s)
         held = keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash)
         run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=self.deadlines.wave_s, watcher=self.watcher)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
@@ -153,8 +157,8 @@ class Member:
         self._say(Done(report))
         self.log(f"run {command.number} of {command.model!r} for {session.owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
 
-    def _subject(self, command: Run, bound: Bound, states: States) -> bytes:
-        sharing = self.store.model(command.model).sharing(bound.plan)
+    def _subject(self, command: Run, bound: Bound, model: Model, states: States) -> bytes:
+        sharing = model.sharing(bound.plan)
         position = -1 if command.position is None else command.position
         lengths = states.lengths(command.model, bound.plan)
         return keys.digest("moiety run", self.session.id, command.number, command.model, bound.hash, sharing, position, *lengths)
