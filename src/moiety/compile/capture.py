@@ -6,6 +6,7 @@ What depends on no secret is never lowered: it is evaluated, here.
 
 import contextlib
 import json
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,10 +47,23 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
         warnings.simplefilter("ignore")  # torch warns about its own internals here; nothing a user could act on
         try:
             program = torch.export.export(module.eval(), args, kwargs=dict(kwargs or {}), strict=False)
-            program = program.run_decompositions({})
+            if not _is_functional(program.graph):
+                program = program.run_decompositions({})
         except Exception as error:
             raise PlanError(f"torch.export cannot capture {type(module).__name__}: {error}. Make its forward exportable first") from error
     return _captured(program)
+
+
+def _is_functional(graph: fx.Graph) -> bool:
+    """No mutation and no sub-graph: most models, and then functionalising would only cost as much time again as the export."""
+    for node in graph.nodes:
+        if node.op == "get_attr" or (node.op == "call_function" and not _is_pure(node.target)):
+            return False
+    return True
+
+
+def _is_pure(target: Any) -> bool:
+    return target is operator.getitem or (isinstance(target, torch._ops.OpOverload) and not target._schema.is_mutable)
 
 
 def _captured(program: Any) -> Captured:
