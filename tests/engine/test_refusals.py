@@ -1,13 +1,15 @@
 """What a party refuses: every refusal ends the session with an error of its own class, and the next session works."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from moiety.compile.plan import Input, Node, Output, Plan
-from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties
+from moiety.engine.directory import Rules
+from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
 from moiety.engine.messages import AddPlan, Deploy, Fine, Run, Tensor, say
 from moiety.engine.owner import OwnerSession, open_session
 from moiety.engine.policy import accept_plan
@@ -207,6 +209,25 @@ def test_permissions(ready: LocalParties) -> None:
         stranger.run("mlp", plan, words)
     with as_client(ready, STRANGER) as stranger, pytest.raises(PolicyRefused):
         stranger.fetch_plans("mlp")
+
+
+def test_weights_are_read_by_plans_of_their_owner_alone(tmp_path: Path) -> None:
+    """Whoever may deploy could else add a plan that opens what another shared under the same name."""
+    plan, rules = plans.mlp(), Rules(("one", "other"), ("one", "other"), ("one", "other"))
+    with start(tmp_path, owners=("one", "other"), models={"*": rules}) as local:
+        with as_client(local, "one") as one:
+            one.deploy("mlp", [plan], plans.mlp_weights())
+        with as_client(local, "other") as other, pytest.raises(PolicyRefused, match="other shared"):
+            other.deploy("mlp", [plans.mlp(rows=2)], {})
+        with as_client(local, "other") as other, pytest.raises(MoietyError, match="MOI-403"):
+            other._share("mlp", (Tensor("w0", (16, 32), 12, True),), plans.mlp_weights(), False)
+        with as_client(local, "other") as other:  # who may query may still run the owner's plan
+            other.run("mlp", plan, plans.words(np.ones((4, 16))))
+        counter = tmp_path / PARTIES[0] / "counter"
+        counter.chmod(0o644)
+        with pytest.raises(ConfigError, match="chmod 600") as caught:
+            as_client(local, "one")
+        assert str(tmp_path) not in str(caught.value)  # owners need not know where parties keep their files
 
 
 def test_unknown_plan(ready: LocalParties) -> None:

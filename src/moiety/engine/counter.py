@@ -66,12 +66,16 @@ class Counter:
     def _stored(self) -> int:
         try:
             if stat.S_IMODE(self._path.stat().st_mode) & 0o077:
-                raise ConfigError(f"{self._path} can be opened by others; run: chmod 600 {self._path}")
+                raise ConfigError(
+                    f"the file {COUNTER_FILE} of this party can be opened by others; run in its folder: chmod 600 {COUNTER_FILE}"
+                )
             return int(self._path.read_text(encoding="ascii"))
         except FileNotFoundError:
             return 0
         except ValueError:
-            raise ConfigError(f"{self._path} is damaged; remove it only if this identity will never be used again") from None
+            raise ConfigError(
+                f"the file {COUNTER_FILE} of this party is damaged; remove it only if this identity will never be used again"
+            ) from None
 
 
 def _lock(folder: Path) -> int:

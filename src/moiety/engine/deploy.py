@@ -96,7 +96,8 @@ def receive_weights(session: Session, message: Deploy, *, limit_bytes: int, wait
         share = _receive(session, draws, index, tensor, seen, wait_s)
         party = Party(session.role, draws, _NoDealer())
         value = rep3.pack(party, share) if tensor.packed else share
-        out[tensor.name] = Stored(tensor, value, keys.digest("moiety sharing", session.id, message.number, tensor.name))
+        sharing = keys.digest("moiety sharing", session.id, message.number, tensor.name)
+        out[tensor.name] = Stored(tensor, value, sharing, session.owner)
     _compare(session, seen.digest(), wait_s)
     return out
 

@@ -117,8 +117,7 @@ class Member:
             Kind.CONTROL, deadline_s=self.deadlines.wave_s, awaited="a plan", limit_bytes=self.limits.plan_bytes
         )
         bound = accept_plan(data, command.hash, self.session.role)
-        model.sharing(bound.plan)
-        self.store.add_plan(command.model, bound)
+        self.store.add_plan(command.model, bound, self.session.owner)
         self.log(f"{self.session.owner} added plan {bound.hash[:12]} of {command.model!r}: {bound.rounds} rounds")
         self._say(Fine())
 

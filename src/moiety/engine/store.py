@@ -1,7 +1,7 @@
 """What a compute party keeps, in memory only: shared weights and plans by model, and the caches of a session."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from moiety.compile.plan import State as StateSpec
 from moiety.engine import keys
 from moiety.engine.messages import Tensor
 from moiety.engine.waves import Bound
-from moiety.errors import InputError, PlanMismatch
+from moiety.errors import InputError, PlanMismatch, PolicyRefused
 from moiety.mpc.rep3 import Weight
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
@@ -25,6 +25,7 @@ class Stored:
     tensor: Tensor
     value: Weight | Share
     sharing: bytes
+    owner: str
 
     @property
     def nbytes(self) -> int:
@@ -52,6 +53,12 @@ class Model:
             parts += [wanted.name, held.sharing]
         return keys.digest("moiety weights", *parts)
 
+    def check_owner(self, names: Iterable[str], owner: str) -> None:
+        """Raises PolicyRefused when one of these weights is somebody else's: a plan may open whatever it reads."""
+        for name in names:
+            if name in self.weights and self.weights[name].owner != owner:
+                raise PolicyRefused(f"the weight {name!r} is not one that {owner} shared; let its owner go on, or replace the model")
+
 
 class Store:
     """All models of a party. Sessions share it; what is stored is never changed, only added or replaced."""
@@ -71,11 +78,18 @@ class Store:
         with self._turn:
             if replace:
                 self._models[name] = Model()
-            self._models.setdefault(name, Model()).weights.update(weights)
+            model = self._models.setdefault(name, Model())
+            for weight, stored in weights.items():
+                model.check_owner((weight,), stored.owner)
+            model.weights.update(weights)
 
-    def add_plan(self, name: str, bound: Bound) -> None:
-        with self._turn:
-            self._models.setdefault(name, Model()).plans[bound.hash] = bound
+    def add_plan(self, name: str, bound: Bound, owner: str) -> None:
+        """Add a plan of ``owner``. Raises PlanMismatch when a weight is missing, PolicyRefused when one is somebody else's."""
+        with self._turn:  # together: nobody may put other weights under these names between the check and the plan
+            model = self._models.setdefault(name, Model())
+            model.sharing(bound.plan)
+            model.check_owner((wanted.name for wanted in bound.plan.weights), owner)
+            model.plans[bound.hash] = bound
 
     @property
     def nbytes(self) -> int:
