@@ -97,7 +97,8 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         structure=captured.structure,
         **further,
     )
-    plan = passes.prune(passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget))
+    plan = passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget)
+    plan = passes.reveal_last(passes.prune(plan))
     plan = msgspec.structs.replace(plan, leakage=_leakage(plan))
     return msgspec.structs.replace(plan, waves=program.wave_table(program.costs(plan)))
 
@@ -108,6 +109,8 @@ def _leakage(plan: Plan) -> tuple[str, ...]:
     lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes and the calibrated ranges"]
     if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
+    if plan.positions:
+        lines.append("all parties know the position of every run, so how many tokens are generated (generate(..., whole=True) hides the end)")
     if plan.expected_failures:
         lines.append(f"expected truncation failures a run: {plan.expected_failures:.2g}; a retry would tell as much about a value")
     return tuple(lines)

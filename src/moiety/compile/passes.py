@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,31 @@ def merge_truncations(plan: Plan, truncations: Mapping[int, Truncation], budget:
     return msgspec.structs.replace(plan, nodes=tuple(nodes), expected_failures=expected)
 
 
+def reveal_last(plan: Plan) -> Plan:
+    """Every reveal waits for whatever any output, the range flag and the states need: a run that aborts has opened nothing."""
+    reveals = [i for i, node in enumerate(plan.nodes) if node.op == "reveal"]
+    awaited = {plan.nodes[i].inputs[0] for i in reveals} | {s.write for s in plan.states if s.write >= 0}
+    order = [i for i, node in enumerate(plan.nodes) if node.op != "reveal"] + reveals
+    place = {old: new for new, old in enumerate(order)}
+    nodes, modules = [], []
+    for i in order:
+        inputs = plan.nodes[i].inputs
+        if i in reveals:
+            inputs = (inputs[0], *sorted(awaited - {inputs[0]}))
+        nodes.append(Node(plan.nodes[i].op, tuple(place[j] for j in inputs), plan.nodes[i].params))
+        modules.append(plan.modules[i] if i < len(plan.modules) else "")
+    return msgspec.structs.replace(plan, nodes=tuple(nodes), modules=tuple(modules), **_moved(plan, place))
+
+
+def _moved(plan: Plan, place: Mapping[int, int]) -> dict[str, Any]:
+    """What refers to nodes, after they moved."""
+    return {
+        "outputs": tuple(msgspec.structs.replace(o, node=place[o.node]) for o in plan.outputs),
+        "states": tuple(msgspec.structs.replace(s, write=place[s.write] if s.write >= 0 else -1) for s in plan.states),
+        "flag": place[plan.flag] if plan.flag >= 0 else -1,
+    }
+
+
 def prune(plan: Plan) -> Plan:
     """The plan without nodes, constants and weights that no reveal, state or input depends on."""
     needed = set(kept(plan))
@@ -61,7 +86,5 @@ def prune(plan: Plan) -> Plan:
         modules=tuple(modules),
         constants=tuple(plan.constants[i] for i in used["constant"]),
         weights=tuple(plan.weights[i] for i in used["weight"]),
-        outputs=tuple(msgspec.structs.replace(o, node=place[o.node]) for o in plan.outputs),
-        states=tuple(msgspec.structs.replace(s, write=place[s.write] if s.write >= 0 else -1) for s in plan.states),
-        flag=place[plan.flag] if plan.flag >= 0 else -1,
+        **_moved(plan, dict(enumerate(place))),
     )

@@ -85,7 +85,8 @@ class Execution:
         schedule = program.schedule(self._bound.plan, self.party, sources)
         coroutine = schedule.run()
         try:
-            return self._drive(coroutine)
+            with np.errstate(over="ignore"):  # words wrap around; numpy would warn about it for single ones
+                return self._drive(coroutine)
         except BaseException as error:
             self._watcher.run_failed(self.wave, error)
             raise

@@ -262,6 +262,6 @@ async def any_flag(party: Party, *counts: Share) -> Share:
 
 
 @op
-async def reveal(party: Party, x: Share) -> Words | None:
-    """Open to the client alone."""
+async def reveal(party: Party, x: Share, *awaited: Share) -> Words | None:
+    """Open x to the client alone, once ``awaited`` has been computed too."""
     return await rep3.reveal(party, x)

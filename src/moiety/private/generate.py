@@ -108,22 +108,24 @@ def generate(
     *,
     max_new_tokens: int,
     end: Collection[int] | None = None,
+    whole: bool = False,
     on_progress: Progress | None = None,
 ) -> Iterator[Token]:
     """Yield tokens as they are revealed, the likeliest each time, until one of ``end`` (which is yielded too) or the limit.
 
-    ``end`` is by default what the plans name.
+    ``end`` is by default what the plans name. The number of runs tells the parties how long the answer is; with ``whole`` the
+    runs go on to the limit after its end, so that they learn nothing of it.
 
     Raises InputError here, before anything is sent, when prompt and answer do not fit what is deployed; RangeViolation while
     running when a value left its calibrated range.
     """
     decoder = Decoder.of(runner.plans)
     decoder.check(prompt, max_new_tokens)
-    return _tokens(runner, decoder, list(prompt), max_new_tokens, decoder.end if end is None else end, on_progress)
+    return _tokens(runner, decoder, list(prompt), max_new_tokens, decoder.end if end is None else end, whole, on_progress)
 
 
 def _tokens(
-    runner: Runner, decoder: Decoder, prompt: list[int], limit: int, end: Collection[int], on_progress: Progress | None
+    runner: Runner, decoder: Decoder, prompt: list[int], limit: int, end: Collection[int], whole: bool, on_progress: Progress | None
 ) -> Iterator[Token]:
     first = decoder.opening(len(prompt))
     result = _run(runner, decoder.prefill[first], prompt[:first], None, on_progress)
@@ -133,10 +135,13 @@ def _tokens(
         result = _run(runner, plan, [token], position, on_progress)
         runs.append(result.report)
         position += 1
+    over = False
     for number in range(limit):
         chosen, logits = _chosen(plan, result)
-        yield Token(chosen, number, logits, tuple(runs))
-        if chosen in end or number + 1 == limit:
+        if not over:
+            yield Token(chosen, number, logits, tuple(runs))
+        over = over or chosen in end
+        if number + 1 == limit or (over and not whole):
             return
         plan = decoder.step(position)
         result = _run(runner, plan, [chosen], position, on_progress)

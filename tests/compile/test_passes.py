@@ -1,0 +1,51 @@
+"""Rewrites of finished plans keep what they compute."""
+
+import torch
+
+from moiety.compile import program
+from moiety.compile.model import compile_model
+from moiety.mpc.rounds import Role
+
+
+class Two(torch.nn.Module):
+    """One output that is ready long before the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        early = self.first(x)
+        return early, self.second(torch.nn.functional.gelu(self.first(torch.tanh(early))))
+
+
+def opening_waves(plan) -> list[int]:
+    waves = program.costs(plan).waves
+    return [i for i, wave in enumerate(waves) if wave.links[Role.P1, Role.CLIENT] or wave.links[Role.P2, Role.CLIENT]]
+
+
+def test_all_outputs_and_the_range_flag_open_in_the_last_wave() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    for check_ranges in (False, True):
+        plan = compile_model(Two().eval(), (x,), check_ranges=check_ranges).plan
+        assert opening_waves(plan) == [len(plan.waves) - 1]
+        assert len(plan.outputs) == 2
+
+
+def test_no_node_is_left_that_nothing_needs() -> None:
+    class Wasteful(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            _ = torch.tanh(x)
+            return torch.sigmoid(x)
+
+    plan = compile_model(Wasteful(), (torch.randn(2, 3),)).plan
+    assert sum(node.op == "table" for node in plan.nodes) == 1
+
+
+def test_truncations_merge_within_the_budget_only() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    exact = compile_model(Two().eval(), (x,)).plan
+    merged = compile_model(Two().eval(), (x,), failure_budget=2.0**-4).plan
+    assert exact.expected_failures == 0 < merged.expected_failures <= 2.0**-4
+    assert len(merged.waves) < len(exact.waves)
+    assert any("truncation failures" in line for line in merged.leakage)
