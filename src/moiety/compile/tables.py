@@ -1,7 +1,7 @@
 """Choose the window and the coefficients of a table: as few cells as the wanted error allows.
 
-The error is measured, not assumed: every candidate is evaluated in the clear with its rounded coefficients, at both cells in
-which a value may land.
+The error is measured, not assumed: every candidate is evaluated in the clear with its rounded coefficients, in every cell, at both
+cells in which a value may land. Estimates only decide what is tried first.
 """
 
 import functools
@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from moiety.errors import PlanError, ProtocolMisuse
 from moiety.mpc.functions.table import Table, Window, fit
-from moiety.mpc.functions.table import values as table_values
 
 INDEX_BITS = range(4, 14)
+START = 6
+"""Index bits that are tried first."""
 CELL_BITS = range(6, 14)
 """Resolution inside a cell: finer bits of the input are dropped before the look-up. More bits need more fraction bits of the table."""
+SAMPLES = 12
+"""Places inside every cell, beside its first, where the error is measured."""
+ROOM = 62
+"""Bits that a span may have in units."""
 INSIDE = 15
 """Coarse cells that are left to the fine table: beyond them a coarse cell is small against its distance from the low end."""
 
@@ -66,36 +71,76 @@ class Choice(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
-    """The smallest quadratic table of ``f`` on ``span``; two or three levels where one would need more than 2^13 cells.
+    """The smallest quadratic table of ``f`` on ``span``; several levels where one would need more than 2^13 cells.
 
-    Raises PlanError when even three levels miss the wanted error.
+    Raises PlanError when even four levels miss the wanted error.
     """
-    best = math.inf
-    for index_bits in INDEX_BITS:
-        choice = _best_resolution(f, span, span, fraction, wanted, index_bits)
-        best = min(best, choice.error)
-        if choice.error <= wanted.error:
-            return choice
-    for count in (2, 3):
+    where = f"{getattr(f, '__name__', 'a function')} on [{span.low:g}, {span.high:g}]"
+    if not span.low < span.high or not max(abs(span.low), abs(span.high)) / span.unit < 2.0**ROOM:
+        raise PlanError(f"no table for {where} in units of {span.unit:.3g}: the range is empty or leaves the ring")
+    found = _smallest(f, span, fraction, wanted)
+    if found.error <= wanted.error:
+        return found
+    for count in (2, 3, 4):
         for index_bits in range(8, 13):
             several = _levels(f, span, fraction, wanted, index_bits, count)
             if several is not None:
                 return several
-    where = f"[{span.low:g}, {span.high:g}]"
-    raise PlanError(f"no table reaches an error of {wanted.error:g} on {where} (best {best:.2g}); narrow the range or relax the error")
+    raise PlanError(
+        f"no table reaches an error of {wanted.error:g} for {where} (best {found.error:.2g}); narrow the range or relax the error"
+    )
+
+
+def _smallest(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
+    """The fewest uniform cells that serve, or the best there is. A bit more divides a quadratic's error by 8: that says where to look."""
+    tried: dict[int, Choice] = {}
+
+    def serves(bits: int) -> bool:
+        if bits not in tried:
+            tried[bits] = _best_resolution(f, span, span, fraction, wanted, bits)
+        return tried[bits].error <= wanted.error
+
+    first, last = INDEX_BITS[0], INDEX_BITS[-1]
+    bits = START
+    if not serves(bits):
+        excess = min(tried[bits].error, 2.0**40) / wanted.error
+        bits = min(last, bits + math.ceil(math.log2(max(excess, 1.5)) / 3))
+    while bits < last and not serves(bits):
+        bits += 1
+    while bits > first and serves(bits - 1):
+        bits -= 1
+    return tried[bits] if serves(bits) else min(tried.values(), key=lambda choice: choice.error)
 
 
 def _best_resolution(f: Function, covered: Span, used: Span, fraction: int, wanted: Wanted, index_bits: int) -> Choice:
-    """Try all resolutions inside a cell: coarse ones lose the input's low bits, fine ones the coefficients'."""
-    best: Choice | None = None
-    for cell_bits in CELL_BITS:
-        window = covered.window(index_bits, cell_bits)
+    """Cells of the likely best resolution, else of one next to it."""
+    best = Choice((), math.inf)
+    for window in _windows(f, used, fraction, wanted, covered, index_bits)[:3]:
         table = _fitted(f, covered, window, fraction)
         if table is not None:
-            error = _error(f, window, table, used, wanted)
-            if best is None or error < best.error:
+            error = max(_error(f, window, table, used, wanted, ahead) for ahead in (0, 1))
+            if error < best.error:
                 best = Choice((Level(window, table),), error)
-    return best or Choice((), math.inf)
+            if error <= wanted.error:
+                break
+    return best
+
+
+def _windows(f: Function, used: Span, fraction: int, wanted: Wanted, covered: Span, index_bits: int) -> list[Window]:
+    """Resolutions inside a cell, the likely best first: coarse ones lose the input's low bits, fine ones the coefficients'."""
+    near = (used.high - used.low) * 1e-7
+    grid = np.linspace(used.low, used.high - near, 257)
+    values = f(grid)
+    scale = 1.0 if wanted.floor is None else np.maximum(np.abs(values), max(wanted.floor, 1e-300))
+    slope = float((np.abs(f(grid + near) - values) / near / scale).max())
+    windows = {covered.window(index_bits, cell_bits) for cell_bits in CELL_BITS}
+
+    def loss(window: Window) -> float:
+        dropped = slope * used.unit * ((1 << window.drop) - 1)
+        rounded = 2.0 ** (2 * window.cell_bits - fraction - 1) / float(np.min(scale))
+        return dropped + rounded
+
+    return sorted(windows, key=lambda window: (loss(window), window))
 
 
 def _fitted(f: Function, span: Span, window: Window, fraction: int) -> Table | None:
@@ -108,18 +153,33 @@ def _fitted(f: Function, span: Span, window: Window, fraction: int) -> Table | N
         return None
 
 
-def _error(f: Function, window: Window, table: Table, span: Span, wanted: Wanted, aheads: tuple[int, ...] = (0, 1)) -> float:
-    """Largest error on a dense grid, over both cells in which a value may land and both roundings of its dropped bits."""
-    grid = np.linspace(span.low, span.high, min(40 << window.index_bits, 1 << 15))
-    units = np.clip(np.round(grid / span.unit), window.low, window.high - 1).astype(np.int64)
-    exact = f(units.astype(np.float64) * span.unit)
-    scale = 1.0 if wanted.floor is None else np.maximum(np.abs(exact), wanted.floor)
+def _error(f: Function, window: Window, table: Table, span: Span, wanted: Wanted, ahead: int, from_cell: int = 0) -> float:
+    """Largest error in every cell of the span from ``from_cell`` on, for values that land ``ahead`` cells further on."""
+    bits, step = window.cell_bits, 1 << window.drop
+    first = (max(round(span.low / span.unit), window.low) - window.low) >> window.drop
+    last = ((min(round(span.high / span.unit), window.high - 1) - window.low) >> window.drop) + (step > 1)
+    cells = np.arange(max(first >> bits, from_cell), (last >> bits) + 1)
+    begin = np.maximum(first - (cells << bits), 0)[:, None]
+    end = np.minimum(last - (cells << bits), (1 << bits) - 1)[:, None]
+    local = np.hstack([begin + (end - begin) * np.arange(SAMPLES + 1) // SAMPLES, np.minimum(begin + [1, 2], end)])
+    found = _polynomials(table, cells + ahead, local - (ahead << bits))
+    units = (((cells << bits)[:, None] + local) << window.drop) + window.low
+    # dropped bits round down or up: the farthest inputs that land here are its own highest and its predecessor's lowest
     worst = 0.0
-    for ahead in aheads:
-        for rounding in (0, 1) if window.drop else (0,):
-            error = np.abs(table_values(table, window, units + (rounding << window.drop), ahead) - exact)
-            worst = max(worst, float((error / scale).max()))
+    for farthest in (step - 1, -step) if step > 1 else (0,):
+        exact = f(np.clip((units + farthest) * span.unit, span.low, span.high))
+        scale = 1.0 if wanted.floor is None else np.maximum(np.abs(exact), wanted.floor)
+        worst = max(worst, float((np.abs(found - exact) / scale).max()))
     return worst
+
+
+def _polynomials(table: Table, cells: NDArray[np.int64], local: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The polynomial of every cell at its row of local coordinates."""
+    coefficients = table.coefficients.view(np.int64)[:, cells & (table.coefficients.shape[1] - 1)].astype(np.float64)
+    value = np.zeros(local.shape)
+    for row in coefficients[::-1]:
+        value = value * local + row[:, None]
+    return value / 2.0**table.fraction
 
 
 def _levels(f: Function, span: Span, fraction: int, wanted: Wanted, index_bits: int, count: int) -> Choice | None:
@@ -132,15 +192,14 @@ def _levels(f: Function, span: Span, fraction: int, wanted: Wanted, index_bits: 
     inner = _levels(f, span._replace(high=base + (INSIDE + 1) * cell), fraction, wanted, index_bits, count - 1)
     if inner is None:
         return None
-    for cell_bits in CELL_BITS:
-        window = span.window(index_bits, cell_bits)
-        coarse = _fitted(f, span._replace(low=base + (INSIDE - 2) * cell), window, fraction)
+    covered = span._replace(low=base + (INSIDE - 2) * cell)
+    for window in _windows(f, covered, fraction, wanted, span, index_bits):
+        coarse = _fitted(f, covered, window, fraction)
         if coarse is None:
             continue
         coarse.coefficients[:, :INSIDE] = 0
         # a coarse cell is reached from its own values and, one ahead, from those of the cell before it
-        ends = [span._replace(low=base + (INSIDE - ahead) * cell) for ahead in (0, 1)]
-        far = max(_error(f, window, coarse, end, wanted, (ahead,)) for ahead, end in enumerate(ends))
+        far = max(_error(f, window, coarse, span, wanted, ahead, INSIDE - ahead) for ahead in (0, 1))
         if far <= wanted.error:
             return Choice((*inner.levels, Level(window, coarse)), max(inner.error, far))
     return None
