@@ -72,7 +72,8 @@ def _run(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx.Node, s
     for node in captured.graph.nodes:
         if node.op == "placeholder":
             values[node] = _placeholder(captured, node.name, given)
-            yield node, "", values[node]
+            if node.name in given:
+                yield node, "", values[node]
         elif node.op == "call_function":
             if node.target is SDPA:
                 yield node, "|scores", _scores(node, values)

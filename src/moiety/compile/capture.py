@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree
 
 from moiety.errors import PlanError
@@ -43,10 +43,10 @@ class Captured:
 
 def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
     """Export ``module`` on example inputs. Raises PlanError with torch's reason when it cannot be exported."""
-    with torch.no_grad(), _without_cache(module), warnings.catch_warnings():
+    with torch.no_grad(), _without_cache(module), _evaluating(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals here; nothing a user could act on
         try:
-            program = torch.export.export(module.eval(), args, kwargs=dict(kwargs or {}), strict=False)
+            program = torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
             if not _is_functional(program.graph):
                 program = program.run_decompositions({})
         except Exception as error:
@@ -54,19 +54,46 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
     return _captured(program)
 
 
+aten = torch.ops.aten
+WHOLE = {
+    aten.__and__.Tensor,
+    aten.__or__.Tensor,
+    aten.chunk.default,
+    aten.contiguous.default,
+    aten.dropout.default,
+    aten.flatten.using_ints,
+    aten.layer_norm.default,
+    aten.linear.default,
+    aten.matmul.default,
+    aten.reshape.default,
+    aten.scaled_dot_product_attention.default,
+    aten.softmax.int,
+    aten.to.device,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.unflatten.int,
+}
+"""Composite operations that need no taking apart: they have a rule, or only meet public values."""
+
+
 def _is_functional(graph: fx.Graph) -> bool:
-    """No mutation and no sub-graph: most models, and then functionalising would only cost as much time again as the export."""
-    for node in graph.nodes:
-        if node.op == "get_attr" or (node.op == "call_function" and not _is_pure(node.target)):
-            return False
-    return True
+    """No mutation, no sub-graph, nothing composite: most models, and functionalising would only double the time of the export."""
+    return all(node.op != "get_attr" and (node.op != "call_function" or _is_pure(node.target)) for node in graph.nodes)
 
 
 def _is_pure(target: Any) -> bool:
-    return target is operator.getitem or (isinstance(target, torch._ops.OpOverload) and not target._schema.is_mutable)
+    if not isinstance(target, torch._ops.OpOverload):
+        return target is operator.getitem
+    composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return not target._schema.is_mutable and (not composite or target in WHOLE)
 
 
 def _captured(program: Any) -> Captured:
+    changed = [str(spec.target) for spec in program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
+    if changed:
+        raise PlanError(
+            f"the model's forward changes {', '.join(changed)}; what a run leaves behind has no place in a plan: return it instead"
+        )
     public: dict[str, torch.Tensor] = {}
     owned: dict[str, tuple[str, torch.Tensor]] = {}
     inputs = []
@@ -120,6 +147,18 @@ def _describe(spec: Any, leaves: Iterator[int]) -> dict[str, Any]:
     if keys is None:
         raise PlanError(f"an output of type {spec.type} cannot be described; return tensors, tuples, lists or dicts")
     return {"dict": dict(zip(map(str, keys), children, strict=True))}
+
+
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, for as long as it takes."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @contextlib.contextmanager

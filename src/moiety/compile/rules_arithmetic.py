@@ -162,16 +162,23 @@ def _last_axis(dims: Any, rank: int) -> bool:
     return [d % rank for d in dims] == [rank - 1]
 
 
+@rule(aten.square.default)
+def square(call: Call) -> Any:
+    """x^2."""
+    x = call.args[0]
+    return Square(x) if _only_mean(call) else call.builder.multiply(x, x, call.shape, call.bound)
+
+
 @rule(aten.pow.Tensor_Scalar)
 def power(call: Call) -> Any:
     """Powers 2, 3, 0.5 and -0.5."""
     x, exponent = call.args
     match exponent:
         case 2:
-            return Square(x) if _only_mean(call) else call.builder.multiply(x, x, call.shape, call.bound)
+            return square(call)
         case 3:
-            square = call.builder.multiply(x, x, call.shape, call.bound ** (2 / 3))
-            return call.builder.multiply(call.builder.settled(square), x, call.shape, call.bound)
+            second = call.builder.multiply(x, x, call.shape, call.bound ** (2 / 3))
+            return call.builder.multiply(call.builder.settled(second), x, call.shape, call.bound)
         case 0.5:
             return root(call)
         case -0.5:
