@@ -149,7 +149,7 @@ class Builder:
 
     def weight_fraction(self, x: Owned) -> int:
         """Fraction bits for a tensor of weights: small ones get more, so that every layer keeps about as many significant bits."""
-        largest = float(x.tensor.abs().max()) if x.tensor.numel() else 1.0
+        largest = max(abs(float(end)) for end in torch.aminmax(x.tensor)) if x.tensor.numel() else 1.0
         spare = -math.ceil(math.log2(max(largest, 2.0**-6)))
         return self.options.weight_fraction + max(-4, min(spare, 6))
 
