@@ -193,6 +193,7 @@ def serve(
     party = Party(
         identity, directory, Counter(folder), deadlines, limits, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event()
     )
+    listener = None
     try:
         role = party.role
         listener = Listener(
@@ -214,7 +215,8 @@ def serve(
                 listener.close()
     finally:
         party.stop()
-        party.log("stopped")
+        if listener is not None:  # else the caller is told why it never began
+            party.log("stopped")
 
 
 def _pinned(directory: Directory, identity: Identity) -> Peer:
