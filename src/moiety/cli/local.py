@@ -30,10 +30,13 @@ class Place:
     name: str
     parties: LocalParties | None = None
     vendor: dict[str, Any] | None = None
+    _private: Private | None = None
 
     def private(self) -> Private:
-        """The model as the data owner reaches it: by its plans."""
-        return self.federation.model(self.name)
+        """The model as the data owner reaches it: by its plans. Raises InputError when the parties hold none."""
+        if self._private is None:
+            self._private = self.federation.model(self.name)
+        return self._private
 
     def deploy(self, model: str, lengths: tuple[int, ...], context: int, reveal: str, screen: Screen) -> None:
         """Let a model owner's process deploy; a model that runs elsewhere is there already."""
@@ -56,7 +59,9 @@ def local(name: str, screen: Screen) -> Iterator[Place]:
 def elsewhere(file: str, party: str | None, name: str, identity: str | None) -> Iterator[Place]:
     """The parties of a federation file."""
     with connect(file, party=party, identity=identity) as federation:
-        yield Place(federation, name)
+        place = Place(federation, name)
+        place.private()  # what is wrong with file, key, parties or rules shows before anything else is done
+        yield place
 
 
 def run_vendor(request: Request, screen: Screen) -> dict[str, Any]:
