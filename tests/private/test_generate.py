@@ -66,6 +66,13 @@ def test_ends_where_the_plans_say() -> None:
     assert [token.id for token in generate(runner, [0, 6], max_new_tokens=9, end=[8])] == [7, 8]
 
 
+def test_whole_runs_do_not_tell_where_the_answer_ends() -> None:
+    early, late = Counting(plan(2), *STEPS), Counting(plan(2), *STEPS)
+    assert [token.id for token in generate(early, [0, 4], max_new_tokens=4, whole=True, end=(6,))] == [5, 6]
+    assert [token.id for token in generate(late, [0, 1], max_new_tokens=4, whole=True)] == [2, 3, 4, 5]
+    assert early.asked == late.asked
+
+
 def test_token_alone() -> None:
     runner = Counting(plan(2, fraction=0), plan(1, 1, 7, fraction=0))
     tokens = list(generate(runner, [0, 3], max_new_tokens=2))

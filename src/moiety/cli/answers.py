@@ -30,8 +30,8 @@ class Answer:
         return [run for token in self.tokens for run in token.runs]
 
 
-def ask(private: Private, tokenizer: Any, prompt: list[int], limit: int, screen: Screen) -> Answer:
-    """Generate privately, on the screen."""
+def ask(private: Private, tokenizer: Any, prompt: list[int], limit: int, screen: Screen, *, whole: bool = False) -> Answer:
+    """Generate privately, on the screen; with ``whole`` to the limit even after the answer's end."""
     answer, stage = Answer(prompt), "prefill"
     decoder = Decoder.of(private.plans)
 
@@ -39,7 +39,7 @@ def ask(private: Private, tokenizer: Any, prompt: list[int], limit: int, screen:
         before = 0 if stage == "prefill" else len(answer.tokens) - 1
         screen.progress(stage, before + done / of, 1 if stage == "prefill" else max(1, limit - 1))
 
-    tokens = generate(private, prompt, max_new_tokens=limit, on_progress=progress)
+    tokens = generate(private, prompt, max_new_tokens=limit, whole=whole, on_progress=progress)
     screen.begin(stage)
     for token in tokens:
         if stage == "prefill":

@@ -23,6 +23,7 @@ def generate(
     *,
     tokens: int,
     reveal: str,
+    whole: bool,
     model: str,
     tokenizer: str | None,
     federation: str | None,
@@ -38,7 +39,7 @@ def generate(
             reader = known.tokenizer()
             ids = known.tokens(reader, prompt)
         found.deploy(known.name, (len(ids),), len(ids) + tokens, reveal, shown)
-        answer = answers.ask(found.private(), reader, ids, tokens, shown)
+        answer = answers.ask(found.private(), reader, ids, tokens, shown, whole=whole)
     if as_json:
         print_json(as_data(answer, shown))
         return

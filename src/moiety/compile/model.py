@@ -110,7 +110,9 @@ def _leakage(plan: Plan) -> tuple[str, ...]:
     if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
     if plan.positions:
-        lines.append("all parties know the position of every run, so how many tokens are generated (generate(..., whole=True) hides the end)")
+        lines.append(
+            "all parties know the position of every run, so how many tokens are generated (generate(..., whole=True) hides the end)"
+        )
     if plan.expected_failures:
         lines.append(f"expected truncation failures a run: {plan.expected_failures:.2g}; a retry would tell as much about a value")
     return tuple(lines)
