@@ -28,9 +28,13 @@ def test_sketch_compiles(text: str) -> None:
 
 
 def test_shown_commands_exist() -> None:
-    shown = re.findall(r"`?moiety (demo|generate|embed|party|keys|doctor|\w+)[ `]", "\n".join(t for lang, _, t in BLOCKS if lang == "console"))
+    shown = re.findall(
+        r"`?moiety (demo|generate|embed|party|keys|doctor|\w+)[ `]", "\n".join(t for lang, _, t in BLOCKS if lang == "console")
+    )
     table = re.findall(r"`moiety (\w+)", README.read_text(encoding="utf8").split("## Commands")[1].split("## ")[0])
     assert table, "the README lists its commands"
     for command in {*shown, *table}:
-        done = subprocess.run([sys.executable, "-m", "moiety.cli", command, "--help"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "moiety.cli", command, "--help"], capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, f"moiety {command}: {done.stderr}"

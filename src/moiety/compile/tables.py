@@ -161,7 +161,7 @@ def _error(f: Function, window: Window, table: Table, span: Span, wanted: Wanted
     cells = np.arange(max(first >> bits, from_cell), (last >> bits) + 1)
     begin = np.maximum(first - (cells << bits), 0)[:, None]
     end = np.minimum(last - (cells << bits), (1 << bits) - 1)[:, None]
-    local = np.hstack([begin + (end - begin) * np.arange(SAMPLES + 1) // SAMPLES, np.minimum(begin + [1, 2], end)])
+    local = np.hstack([begin + (end - begin) * np.arange(SAMPLES + 1) // SAMPLES, np.minimum(begin + np.array([1, 2]), end)])
     found = _polynomials(table, cells + ahead, local - (ahead << bits))
     units = (((cells << bits)[:, None] + local) << window.drop) + window.low
     # dropped bits round down or up: the farthest inputs that land here are its own highest and its predecessor's lowest
