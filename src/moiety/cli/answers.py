@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moiety.cli.screen import Screen
+from moiety.compile.plan import Plan
 from moiety.engine.federation import Private
-from moiety.engine.report import RunReport
+from moiety.engine.owner import Progress
+from moiety.engine.report import RunReport, RunResult
+from moiety.mpc.rounds import Words
 from moiety.private.generate import Decoder, Token, generate
 
 PROTOCOL = "rep3 in helper form: shares mod 2^64, P0 deals masks ahead, P1 and P2 evaluate"
@@ -14,12 +17,16 @@ PROTOCOL = "rep3 in helper form: shares mod 2^64, P0 deals masks ahead, P1 and P
 
 @dataclass(slots=True)
 class Answer:
-    """The tokens of one answer in the order in which they were revealed, and its text without the mark of its end."""
+    """The tokens of one answer in the order in which they were revealed, and its text without the mark of its end.
+
+    ``hidden`` are runs after its end, made so that nobody learns where it was.
+    """
 
     prompt: list[int]
     tokens: list[Token] = field(default_factory=list)
     text: str = ""
     ended: bool = False
+    hidden: list[RunReport] = field(default_factory=list)
 
     @property
     def ids(self) -> list[int]:
@@ -27,19 +34,38 @@ class Answer:
 
     @property
     def runs(self) -> list[RunReport]:
-        return [run for token in self.tokens for run in token.runs]
+        return [run for token in self.tokens for run in token.runs] + self.hidden
+
+
+@dataclass(slots=True)
+class Watched:
+    """A deployed model whose reports are kept."""
+
+    private: Private
+    reports: list[RunReport] = field(default_factory=list)
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Those of the model."""
+        return self.private.plans
+
+    def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
+        """As ``Private.run``."""
+        result = self.private.run(plan, inputs, position=position, on_progress=on_progress)
+        self.reports.append(result.report)
+        return result
 
 
 def ask(private: Private, tokenizer: Any, prompt: list[int], limit: int, screen: Screen, *, whole: bool = False) -> Answer:
     """Generate privately, on the screen; with ``whole`` to the limit even after the answer's end."""
-    answer, stage = Answer(prompt), "prefill"
+    answer, stage, watched = Answer(prompt), "prefill", Watched(private)
     decoder = Decoder.of(private.plans)
 
     def progress(done: int, of: int) -> None:
         before = 0 if stage == "prefill" else len(answer.tokens) - 1
         screen.progress(stage, before + done / of, 1 if stage == "prefill" else max(1, limit - 1))
 
-    tokens = generate(private, prompt, max_new_tokens=limit, whole=whole, on_progress=progress)
+    tokens = generate(watched, prompt, max_new_tokens=limit, whole=whole, on_progress=progress)
     screen.begin(stage)
     for token in tokens:
         if stage == "prefill":
@@ -52,6 +78,7 @@ def ask(private: Private, tokenizer: Any, prompt: list[int], limit: int, screen:
         screen.text(text.removeprefix(answer.text))
         answer.text = text
     screen.end(stage)
+    answer.hidden = watched.reports[len(answer.runs) :]
     return answer
 
 

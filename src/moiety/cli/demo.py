@@ -21,8 +21,8 @@ SAW: Final = {
     "P2": "shares and masked values, uniformly random to it alone",
 }
 LIMITS: Final = (
-    "not protected: against parties that depart from the protocol or collude; how long prompt and answer are (`moiety generate --hide-length` hides the latter); and that the model "
-    "owner deploys the model it promised",
+    "not protected: against parties that depart from the protocol or collude; how long prompt and answer are (`moiety generate "
+    "--whole` hides the latter); and that the model owner deploys the model it promised",
     "one machine hides nothing from its owner: here you see the mechanism; between organisations each party runs `moiety party`",
 )
 

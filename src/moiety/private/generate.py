@@ -22,7 +22,8 @@ from moiety.mpc.rounds import Words
 class Runner(Protocol):
     """What runs plans in one session: ``engine.federation.Private``."""
 
-    plans: list[Plan]
+    @property
+    def plans(self) -> list[Plan]: ...
 
     def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult: ...
 
