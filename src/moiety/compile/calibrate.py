@@ -108,7 +108,7 @@ def _range(value: Any) -> Range | None:
         return value
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.numel() == 0:
         return None
-    low, high = torch.aminmax(value)
+    low, high = torch.aminmax(value.detach())
     return Range(float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
 
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +115,7 @@ def _captured(program: Any) -> Captured:
         public=public,
         owned=owned,
         inputs=tuple(inputs),
-        structure=json.dumps(_describe(program.call_spec.out_spec, iter(range(1 << 20)))),
+        structure=json.dumps(_describe(program.call_spec.out_spec, _numbered(program.graph.output_node().args[0]))),
         arguments=json.dumps(_describe(program.call_spec.in_spec, iter(range(1 << 20)))),
         modules={n.name: _module_of(n) for n in nodes},
         sources={n.name: _source_of(n) for n in nodes},
@@ -134,10 +134,17 @@ def _source_of(node: fx.Node) -> str:
     return lines[-1] if lines else ""
 
 
-def _describe(spec: Any, leaves: Iterator[int]) -> dict[str, Any]:
+def _numbered(values: Iterable[Any]) -> Iterator[int | None]:
+    """The number of every value that is one."""
+    count = iter(range(1 << 20))
+    return (None if value is None else next(count) for value in values)
+
+
+def _describe(spec: Any, leaves: Iterator[int | None]) -> dict[str, Any]:
     """A pytree spec as plain data; model outputs become dicts."""
     if spec.is_leaf():
-        return {"leaf": next(leaves)}
+        leaf = next(leaves)
+        return {"none": True} if leaf is None else {"leaf": leaf}
     children = [_describe(child, leaves) for child in spec.children()]
     if spec.type in (tuple, list):
         return {spec.type.__name__: children}

@@ -211,6 +211,8 @@ class Lowering:
         self.builder.module = "output"
         index = 0
         for leaf, node in enumerate(leaves):
+            if node is None:  # the structure says so
+                continue
             value = self.values[node] if isinstance(node, fx.Node) else node
             if not isinstance(value, Secret):
                 raise InputError(f"output {leaf} of the model depends on no secret input; return only what the data owner's input decides")

@@ -53,8 +53,10 @@ def fits(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 
 
 def fingerprint(value: Any) -> str:
-    """Digest of a public input's shape, type and content."""
+    """Digest of a public input's shape, type and content; of what is no array, its text."""
     array = np.ascontiguousarray(_array(value))
+    if array.dtype == object:
+        return hashlib.sha256(f"object {value!r}".encode()).hexdigest()
     return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()
 
 
@@ -72,6 +74,8 @@ def _encode(spec: Input, value: NDArray[Any]) -> Words:
             raise InputError(f"input {spec.name} must hold integers from 0 to {spec.classes - 1}")
         hot: Words = (value[..., None] == np.arange(spec.classes)).astype(np.uint64)
         return hot
+    if value.dtype.kind not in "fiub":
+        raise InputError(f"input {spec.name} must hold real numbers, not {value.dtype}")
     values = value.astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"input {spec.name} holds NaN or infinity")
@@ -113,7 +117,10 @@ def _rebuild(structure: Mapping[str, Any], leaves: Sequence[Any]) -> Any:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    held = value.detach().cpu()
+    return np.asarray((held.float() if str(held.dtype) == "torch.bfloat16" else held).numpy())
 
 
 def _tensor(values: NDArray[np.float32]) -> Any:
