@@ -98,18 +98,19 @@ def compile_decoder(
     return CompiledDecoder(prefill, steps, weights, ranges)
 
 
-def _capture(model: Any, count: int, rows: int) -> Captured:
+def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:
     config = model.config
     heads = config.num_key_value_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    past = [torch.zeros(1, heads, rows, width) for _ in range(2 * config.num_hidden_layers)] if rows else []
-    return capture(_Decoder(model), (torch.zeros(1, count, dtype=torch.long), torch.tensor(rows), *past))
+    past = [torch.zeros(batch, heads, rows, width) for _ in range(2 * config.num_hidden_layers)] if rows else []
+    return capture(_Decoder(model), (torch.zeros(batch, count, dtype=torch.long), torch.tensor(rows), *past))
 
 
 def _ranges(model: Any, sequences: Sequence[torch.Tensor]) -> Ranges:
     """Ranges of all sites on public sequences; those of the cache rows by their place among the outputs."""
-    captured = _capture(model, sequences[0].shape[1], 0)
-    ranges = calibrate(captured, [(tokens, torch.tensor(0)) for tokens in sequences])
+    together = torch.cat(list(sequences))
+    captured = _capture(model, together.shape[1], 0, len(together))
+    ranges = calibrate(captured, [(together, torch.tensor(0))])
     kv = Range(0.0, 0.0)
     for site, found in ranges.items():
         if "|aten.cat.default|" in site or site.endswith(("k_proj|aten.linear.default|0", "v_proj|aten.linear.default|0")):
