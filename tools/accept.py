@@ -219,7 +219,8 @@ def minilm(owner: Federation, client: Federation) -> dict[str, Any]:
     fitting = [row for row in read if max(len(row[1]), len(row[2])) <= LONGEST]
     chosen = fitting[:: len(fitting) // PAIRS][:PAIRS]
     lengths = sorted({len(ids) for _, *both in chosen for ids in both})
-    compiled = compile_encoder(model, lengths=lengths, calibration=lambda length: known.calibration(tokenizer, length))
+    options = Options(margin=known.margin)
+    compiled = compile_encoder(model, lengths=lengths, calibration=lambda length: known.calibration(tokenizer, length), options=options)
     compiling = time.perf_counter() - began
     counted, sharing = deploy(owner, client, "minilm", list(compiled.plans.values()), compiled.weights)
     gold = [score for score, *_ in chosen]

@@ -92,7 +92,7 @@ KNOWN: Final = {
     for model in (
         Known("smollm2", "SmolLM2-135M-Instruct", DECODER, _smollm2_folder, _smollm2, chat=True),
         Known("stories", "stories260K", DECODER, _stories_folder, _stories, margin=1.25, lengths=(4, 8, 16)),
-        Known("minilm", "all-MiniLM-L6-v2", ENCODER, _minilm_folder, _minilm, lengths=tuple(range(4, 25))),
+        Known("minilm", "all-MiniLM-L6-v2", ENCODER, _minilm_folder, _minilm, margin=2.0, lengths=tuple(range(4, 25))),
     )
 }
 

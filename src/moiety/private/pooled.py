@@ -13,8 +13,6 @@ from moiety.compile.plan import Plan
 PUBLIC: Final = ("attention_mask", "token_type_ids")
 """Inputs that are no secret: which places hold a token, and that all belong to one sentence."""
 
-FEW: Final = 3
-
 
 class Pooled(torch.nn.Module):
     """A HuggingFace encoder followed by the mean over its tokens: tokens (1, n), mask and types in, (1, width) out.
@@ -51,15 +49,15 @@ def compile_encoder(
 ) -> CompiledEncoder:
     """Compile for sentences of these numbers of tokens. ``calibration(n)`` gives public sequences (1, n).
 
-    All examples are run at the greatest length; the ranges found there, which shorter plans use too, are only checked at those
-    with a few. ``on_plan`` hears how many plans are done.
+    Short and long sentences differ in their ranges, so they are measured at every length, and what was found at one length counts
+    for those that come after. ``on_plan`` hears how many plans are done.
     """
     pooled, wanted = Pooled(model).eval(), sorted(set(lengths))
     plans: dict[int, Plan] = {}
     weights: dict[str, torch.Tensor] = {}
     ranges = None
     for length in reversed(wanted):
-        examples: list[tuple[Any, ...]] = [inputs(tokens) for tokens in calibration(length)][: None if ranges is None else FEW]
+        examples: list[tuple[Any, ...]] = [inputs(tokens) for tokens in calibration(length)]
         compiled = compile_model(pooled, examples[0], public=PUBLIC, calibration=examples[1:], ranges=ranges, options=options)
         ranges, plans[length] = compiled.ranges, compiled.plan
         weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}
