@@ -145,7 +145,9 @@ def answer(counted: Counted, model: Any, prompt: list[int], count: int) -> dict[
     found: list[Token] = list(generate(counted, prompt, max_new_tokens=count, end=()))
     ids = [token.id for token in found]
     with torch.no_grad():
-        wanted = model.generate(torch.tensor([prompt]), max_new_tokens=count, min_new_tokens=count, do_sample=False, eos_token_id=None)
+        given = torch.tensor([prompt])
+        mask = torch.ones_like(given)  # else generate takes the prompt's end-of-turn marks for padding
+        wanted = model.generate(given, attention_mask=mask, max_new_tokens=count, do_sample=False, eos_token_id=None)
         clear = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].numpy()
     plain = wanted[0, len(prompt) :].tolist()
     same = next((i for i, (a, b) in enumerate(zip(ids, plain, strict=True)) if a != b), count)
@@ -158,7 +160,7 @@ def answer(counted: Counted, model: Any, prompt: list[int], count: int) -> dict[
         "equal_tokens": same,
         "gap_at_difference": gap,
         "largest_logit_error": max(errors),
-        "explained": gap is None or gap < max(errors),
+        "explained": gap is None or 0 <= gap < max(errors),
         "seconds": round(sum(token.seconds for token in found), 2),
         "seconds_to_first_token": round(found[0].seconds, 2),
     }
