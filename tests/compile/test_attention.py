@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moiety.errors import InputError
+from moiety.errors import InputError, UnsupportedOp
 
 from .support import compiled, spread
 
@@ -73,6 +73,33 @@ def test_what_follows_reads_the_range_of_the_output_not_of_the_scores(following)
     q, k, v = heads() / 8, heads() / 8, heads() * 8
     case = compiled(lambda q, k, v: following(F.scaled_dot_product_attention(q, k, v)), q, k, v)
     assert case.error() < 2 * TOLERANCE
+
+
+def test_queries_of_the_owner() -> None:
+    """As a decoder's over a public text, or a pooling query."""
+
+    class Pool(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(1, 2, 3, 8))
+
+        def forward(self, x):
+            return F.scaled_dot_product_attention(self.query, x, x)
+
+    assert compiled(Pool(), heads()).error() < TOLERANCE
+
+
+def test_a_mask_of_weights_is_refused() -> None:
+    class Relative(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(1, 2, 6, 6))
+
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x, attn_mask=self.bias)
+
+    with pytest.raises(UnsupportedOp, match="owner's weights"):
+        compiled(Relative(), heads())
 
 
 def test_a_secret_mask_is_refused_with_the_way_out() -> None:

@@ -62,6 +62,20 @@ def test_buffers_as_weights(tensor: torch.Tensor, persistent: bool) -> None:
     assert compiled(Buffers(tensor, persistent), torch.randn(3, 8)).error() < TOLERANCE
 
 
+def test_parameters_and_constants_on_either_side_of_a_product() -> None:
+    class Sides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.stack = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3, 8, 2))
+
+        def forward(self, x):
+            return self.left @ x, x.unsqueeze(1) @ self.stack, torch.eye(3)[[2, 0]] @ x
+
+    case = compiled(Sides(), torch.randn(3, 8))
+    for found, wanted in zip(case.run(), case.expected(), strict=True):
+        assert (found - wanted).abs().max() < 2e-3
+
+
 def test_what_the_state_dict_holds_is_never_in_the_plan() -> None:
     """Quantised weights are integers in persistent buffers."""
     quantised = torch.randint(-128, 127, (4, 8), dtype=torch.int8)

@@ -34,6 +34,9 @@ MOVES = {
     "cat": lambda x: torch.cat([x, -x, x * x], dim=1),
     "cat with a public part": lambda x: torch.cat([torch.ones(2, 1, 8), x], dim=1),
     "cat of other fractions": lambda x: torch.cat([x, x * torch.linspace(0, 1, 8)], dim=0),
+    "unbind": lambda x: x.unbind(1)[1] - x.unbind(-1)[0][:, :1],
+    "stack": lambda x: torch.stack([x, -x, torch.ones(2, 3, 8)], dim=2),
+    "type of another": lambda x: x.double().type_as(x),
     "dtype": lambda x: x.to(torch.float64).float(),
     "dropout in evaluation": lambda x: F.dropout(x, 0.5, training=False),
 }

@@ -11,6 +11,7 @@ from moiety.compile.calibrate import valid_pairs
 from moiety.compile.lower import Call, _describe, aten, rule, takes_index
 from moiety.compile.plan import Input
 from moiety.compile.rules_arithmetic import RELATIVE
+from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Function, Wanted
 from moiety.errors import InputError, UnsupportedOp
 from moiety.mpc.functions import activations
@@ -40,12 +41,14 @@ def addmm(call: Call) -> Secret:
 @rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def matmul(call: Call) -> Secret:
     """Product of two secrets, or of a secret and a weight."""
-    x, y = call.args[0], _as_owned(call.args[1])
+    x, y = (_as_owned(value) for value in call.args[:2])
     if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2:
         return _linear(call, x, y, None)
-    if isinstance(x, Secret) and isinstance(y, Secret):
-        return call.builder.multiply(x, y, call.shape, call.bound, "matmul")
-    raise UnsupportedOp(f"matmul in {call.builder.module} of {type(x).__name__.lower()} and {type(y).__name__.lower()} values")
+    secret = x if isinstance(x, Secret) else y
+    x, y = (as_secret(call, value, secret) for value in (x, y))
+    if min(len(x.shape), len(y.shape)) < 2:
+        raise UnsupportedOp(f"matmul in {call.builder.module} of shapes {x.shape} and {y.shape}; a vector has no private form there")
+    return call.builder.multiply(x, y, call.shape, call.bound, "matmul")
 
 
 def _as_owned(value: Any) -> Any:
@@ -186,7 +189,10 @@ def softmax(call: Call) -> Secret:
 def attention(call: Call) -> Secret:
     """softmax(q k^T scale) v with a public mask: scores 1 round, row maximum log2(n), exp 2, then sums and values in parallel."""
     b = call.builder
-    q, k, v = (b.settled(x) for x in call.args[:3])
+    secret = next((x for x in call.args[:3] if isinstance(x, Secret)), None)
+    if secret is None:
+        raise InputError(f"the attention mask in {b.module} depends on a secret; name it in deploy(..., public=(...))")
+    q, k, v = (b.settled(as_secret(call, x, secret)) for x in call.args[:3])
     if len(q.shape) == 4 and k.shape[1] != q.shape[1]:
         k, v = (_repeat_heads(b, x, q.shape[1]) for x in (k, v))
     found = b.range_of(call.site + "|scores")
@@ -224,7 +230,11 @@ def _biased(call: Call, scores: Secret) -> Secret:
 def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
     """Which pairs count, as public zeros and ones; None when all do."""
     mask, causal = call.arg(3, "attn_mask"), call.arg(5, "is_causal", False)
-    if isinstance(mask, Secret | Index | Owned):
+    if isinstance(mask, Owned):
+        raise UnsupportedOp(
+            f"the attention mask in {call.builder.module} is made of the owner's weights; only a public one has a private form"
+        )
+    if isinstance(mask, Secret | Index):
         raise InputError(f"the attention mask in {call.builder.module} depends on a secret; name it in deploy(..., public=(...))")
     if causal:
         return Public(torch.ones((*(1 for _ in shape[:-2]), *shape[-2:]), dtype=torch.bool).tril())

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Index, Public, Secret
+from moiety.compile.builder import Index, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule, takes_index
 from moiety.errors import InputError, UnsupportedOp
 
@@ -23,6 +23,7 @@ def _moved(call: Call, op: str, **params: Any) -> Secret:
     aten.contiguous.default,
     aten._to_copy.default,
     aten.to.dtype,
+    aten.type_as.default,
     aten.dropout.default,
     aten.lift_fresh_copy.default,
 )
@@ -118,6 +119,16 @@ def split(call: Call) -> tuple[Secret, ...]:
     return tuple(out)
 
 
+@rule(aten.unbind.int)
+def unbound(call: Call) -> tuple[Secret, ...]:
+    """One part for every place of an axis."""
+    x = call.builder.plain(call.args[0])
+    axis = call.arg(1, "dim", 0) % len(x.shape)
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    cuts = (call.builder.emit("cut", x.node, axis=axis, start=at, stop=at + 1, step=1) for at in range(x.shape[axis]))
+    return tuple(replace(x, node=call.builder.emit("reshape", cut, shape=shape), shape=shape) for cut in cuts)
+
+
 @rule(operator.getitem)
 def item(call: Call) -> Any:
     """One element of a tuple."""
@@ -126,25 +137,47 @@ def item(call: Call) -> Any:
 
 @rule(aten.cat.default)
 def concatenated(call: Call) -> Secret:
-    """Parts joined along one axis."""
-    axis = call.arg(1, "dim", 0) % len(call.shape)
+    """Joined; parts that are not secret become shares first."""
     parts = [p for p in call.args[0] if not (isinstance(p, Public) and p.value is not None and p.value.numel() == 0)]
+    return _joined(call, parts, call.arg(1, "dim", 0) % len(call.shape))
+
+
+@rule(aten.stack.default)
+def stacked(call: Call) -> Secret:
+    """Joined along a new axis."""
+    axis = call.arg(1, "dim", 0) % len(call.shape)
+    shape = tuple(1 if i == axis else n for i, n in enumerate(call.shape))
+
+    def widened(part: Any) -> Any:
+        if isinstance(part, Secret):
+            part = call.builder.plain(part)
+            return replace(part, node=call.builder.emit("reshape", part.node, shape=shape), shape=shape)
+        if isinstance(part, Owned):
+            return Owned(part.tensor.unsqueeze(axis), f"{part.name}.unsqueeze({axis})")
+        return Public(part.value.unsqueeze(axis)) if part.rows is None else Public(None, tuple(row.unsqueeze(axis) for row in part.rows))
+
+    return _joined(call, [widened(part) for part in call.args[0]], axis)
+
+
+def _joined(call: Call, parts: list[Any], axis: int) -> Secret:
     secrets = [call.builder.plain(p) if isinstance(p, Secret) else p for p in parts]
     first = next(p for p in secrets if isinstance(p, Secret))
     if any(not isinstance(p, Secret) or (p.fraction, p.factor) != (first.fraction, first.factor) for p in secrets):
-        secrets = [_as_secret(call, p, first) for p in secrets]
+        secrets = [as_secret(call, p, first) for p in secrets]
         secrets = [call.builder.settled(p) for p in secrets]
     node = call.builder.emit("concat", *(p.node for p in secrets), axis=axis)
     return replace(secrets[0], node=node, shape=call.shape, bound=max(p.bound for p in secrets))
 
 
-def _as_secret(call: Call, x: Any, like: Secret) -> Secret:
-    """A public or owned part of a concatenation as a shared value."""
+def as_secret(call: Call, x: Any, like: Secret) -> Secret:
+    """A public or owned value as a share, held by those who hold ``like``."""
     if isinstance(x, Secret):
         return x
     fraction = call.builder.options.activation_fraction
     if isinstance(x, Public):
-        zero = call.builder.emit("zeros_like", like.node, shape=tuple(x.value.shape), fraction=fraction)
+        rows = [torch.as_tensor(row) for row in ((x.value,) if x.rows is None else x.rows)]
+        shape = tuple(rows[0].shape)
+        zero = call.builder.emit("zeros_like", like.node, shape=shape, fraction=fraction)
         node = call.builder.emit("add_public", zero, call.builder.encoded(x, fraction))
-        return Secret(node, tuple(x.value.shape), fraction, float(torch.as_tensor(x.value).abs().max()))
+        return Secret(node, shape, fraction, max(float(row.double().abs().max()) for row in rows))
     return Secret(call.builder.weight(x, fraction, packed=False), tuple(x.tensor.shape), fraction, float(x.tensor.abs().max()))
