@@ -112,6 +112,16 @@ def test_quotients_keep_their_relative_error() -> None:
     assert ((case.run() - x / y).abs() / (x / y)).max() < 2e-4
 
 
+def test_small_values_with_many_fraction_bits_are_looked_up() -> None:
+    """The product of two small looked-up values has 64 fraction bits, the table's range at least one unit of reals."""
+
+    def model(x):
+        small = torch.tanh(x) * 1e-3
+        return torch.tanh(small * torch.sigmoid(x))
+
+    assert compiled(model, reals()).error() < TOLERANCE
+
+
 def test_large_numbers_magnify_no_truncation() -> None:
     case = compiled(lambda x: (x * torch.full((8,), 1e-5)) * 1e5, reals())
     assert case.error() < TOLERANCE

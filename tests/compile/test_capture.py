@@ -116,6 +116,25 @@ def test_all_unsupported_operations_are_listed_with_module_and_line() -> None:
     assert all("test_capture.py" in line or "activation.py" in line for line in lines)
 
 
+def test_names_of_what_the_owner_evaluates_stay_short() -> None:
+    """An encoder over a public text is the owner's alone; each residual doubled the name of its result."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.layer = nn.Parameter(torch.randn(2, 4)), nn.Linear(4, 4)
+
+        def forward(self, x):
+            owned = self.start
+            for _ in range(40):
+                owned = owned + torch.tanh(self.layer(owned))
+            return x * owned
+
+    case = compiled(Deep(), torch.randn(2, 4))
+    assert case.error() < 2e-2
+    assert all(len(weight.name) < 300 for weight in case.plan.weights)
+
+
 def test_ranges_are_found_again_in_another_shape_of_the_model() -> None:
     """Sites are named by module, operation and ordinal, so that other shapes share them."""
 

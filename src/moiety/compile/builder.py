@@ -251,6 +251,9 @@ class Builder:
         x = self.plain(x)
         if x.factor < 0:
             x = self.settled(x)
+        excess = math.ceil(math.log2(max(abs(low), abs(high)) / x.unit) - ROOM)
+        if excess > 0:  # a small value whose products left it more fraction bits than the table's range has room for
+            x = self.rescaled(x, x.fraction - excess)
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
         self.check(x, low, high)
         self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))

@@ -203,7 +203,9 @@ class Lowering:
             if isinstance(v := self.values[n], Public) and v.rows is not None:
                 raise UnsupportedOp(f"{node.target} in {self.builder.module} mixes weights with the run's position")
         tensor = self._torch(node, lambda v: v.tensor if isinstance(v, Owned) else v.value)
-        described = fx.map_arg((node.args, node.kwargs), lambda n: _describe(self.values[n]))
+        described = str(fx.map_arg((node.args, node.kwargs), lambda n: _describe(self.values[n])))
+        if len(described) > 200:  # names of names would double with every residual
+            described = hashlib.sha256(described.encode()).hexdigest()
         return Owned(tensor, f"{node.target}{described}")
 
     def _outputs(self, leaves: Any) -> None:
