@@ -8,6 +8,7 @@ from moiety.compile import signature
 from moiety.compile.decoder import CompiledDecoder, compile_decoder
 from moiety.compile.model import compile_model
 from moiety.compile.plan import Plan
+from moiety.errors import PlanError
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
 
@@ -91,12 +92,38 @@ def test_decoder_with_its_cache() -> None:
         assert int(got.argmax()) == int(text[0, position + 1])
 
 
-def test_the_place_of_the_largest_logit_alone_is_revealed() -> None:
+def small(kind: str, **further):
+    """A decoder with random weights."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24}
-    config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, eos_token_id=7)
-    model = transformers.LlamaForCausalLM(config).eval()
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24, "num_attention_heads": 4}
+    config = getattr(transformers, f"{kind}Config")(
+        **sizes, max_position_embeddings=64, eos_token_id=7, bos_token_id=1, pad_token_id=0, **further
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["Qwen3", "Gemma", "GPTNeoX"])
+def test_other_decoders(kind: str) -> None:
+    """Norms behind layers, one plus a gain, heads that share nothing: ranges of a prefill serve a step in each."""
+    shared = {} if kind == "GPTNeoX" else {"num_key_value_heads": 2, "head_dim": 4}
+    model, tokens = small(kind, **shared), torch.randint(0, 30, (1, 24))
+    decoder, cache = compile_decoder(model, prompt_lengths=[6], context=64, calibration=[tokens]), Cache()
+    with torch.no_grad():
+        wanted = model(tokens).logits[0]
+    assert (step(decoder, decoder.prefill[6], tokens[:, :6], 0, cache)[0] - wanted[5]).abs().max() < 1e-2
+    for position in (6, 7):
+        got = step(decoder, decoder.steps[64], tokens[:, position : position + 1], position, cache)
+        assert (got[0] - wanted[position]).abs().max() < 1e-2
+
+
+def test_another_form_of_attention_is_refused() -> None:
+    with pytest.raises(PlanError, match="attn_implementation='sdpa'"):
+        compile_decoder(small("Gemma2"), prompt_lengths=[6], context=64, calibration=[torch.zeros(1, 6, dtype=torch.long)])
+
+
+def test_the_place_of_the_largest_logit_alone_is_revealed() -> None:
+    model = small("Llama", num_key_value_heads=2)
     tokens = torch.randint(0, 30, (1, 12))
     decoder = compile_decoder(model, prompt_lengths=[5], context=64, calibration=[tokens], reveal="token")
     plan = decoder.prefill[5]

@@ -17,6 +17,7 @@ from moiety.compile.capture import Captured, capture
 from moiety.compile.lower import Lowering
 from moiety.compile.model import finish
 from moiety.compile.plan import Plan
+from moiety.errors import PlanError
 
 BUCKET = 64
 """Columns of attention by which a cache grows."""
@@ -86,6 +87,9 @@ def compile_decoder(
 
     ``calibration``: public token sequences, each (1, n) with the same n, on which ranges are measured.
     """
+    form = getattr(model.config, "_attn_implementation", "sdpa")
+    if form != "sdpa":  # others read a boolean mask as numbers to add
+        raise PlanError(f"{type(model).__name__} computes attention in its form {form!r}; load it with attn_implementation='sdpa'")
     chosen = options or Options()
     ranges = _ranges(model, calibration)
     weights: dict[str, torch.Tensor] = {}
@@ -100,7 +104,7 @@ def compile_decoder(
 
 def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:
     config = model.config
-    heads = config.num_key_value_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     past = [torch.zeros(batch, heads, rows, width) for _ in range(2 * config.num_hidden_layers)] if rows else []
     return capture(_Decoder(model), (torch.zeros(batch, count, dtype=torch.long), torch.tensor(rows), *past))
