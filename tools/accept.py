@@ -92,7 +92,7 @@ class Counted:
         seconds = [run.seconds for used, run in self.runs if used is plan]
         return {
             "plan": name,
-            "inputs": [list(i.shape) for i in plan.inputs],
+            "input": "x".join(map(str, plan.inputs[0].shape)),
             "rounds": check(plan, Role.P1).rounds,
             "payload_bytes": sum(nbytes for _, nbytes in payload(plan).values()),
             "runs": len(seconds),
@@ -132,7 +132,7 @@ def decoder(
         prompt_lengths=lengths,
         context=context,
         calibration=known.calibration(tokenizer),
-        options=Options(margin=known.margin),
+        options=Options(margin=known.margin, check_ranges=True),
     )
     compiling = time.perf_counter() - began
     plans = [*compiled.prefill.values(), *compiled.steps.values()]
@@ -221,7 +221,7 @@ def minilm(owner: Federation, client: Federation) -> dict[str, Any]:
     fitting = [row for row in read if max(len(row[1]), len(row[2])) <= LONGEST]
     chosen = fitting[:: len(fitting) // PAIRS][:PAIRS]
     lengths = sorted({len(ids) for _, *both in chosen for ids in both})
-    options = Options(margin=known.margin)
+    options = Options(margin=known.margin, check_ranges=True)
     compiled = compile_encoder(model, lengths=lengths, calibration=lambda length: known.calibration(tokenizer, length), options=options)
     compiling = time.perf_counter() - began
     counted, sharing = deploy(owner, client, "minilm", list(compiled.plans.values()), compiled.weights)
@@ -275,7 +275,7 @@ def table(results: dict[str, Any]) -> None:
                 print(f"  {key:<32}{value if isinstance(value, str) else f'{value:.4g}'}")
         traffic = found["traffic"]
         for plan in traffic["plans"][:4]:
-            shape = f"input {plan['inputs'][0]}: {plan['rounds']:,} rounds, {plan['payload_bytes']:,} B, {plan['median_seconds']} s"
+            shape = f"input {plan['input']}: {plan['rounds']:,} rounds, {plan['payload_bytes']:,} B, {plan['median_seconds']} s"
             print(f"  plan {plan['plan']}  {shape}")
         print(f"  on the wire over payload        +{traffic['wire_overhead']:.2%} in {traffic['runs']} runs")
 

@@ -52,7 +52,7 @@ def demo(
     as_json: Json = False,
     model: Annotated[str, typer.Option(hidden=True)] = "smollm2",
 ) -> None:
-    """See it work: a language model answers privately, five processes on this machine, about two minutes."""
+    """See it work: a language model answers privately, five processes on this machine, one to two minutes."""
     from moiety.cli.demo import demo as run
 
     if not run(prompt=prompt, tokens=tokens, reveal=reveal, model=model, as_json=as_json):
@@ -148,6 +148,7 @@ def deploy(
     context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer together.")] = 128,
     reveal: Reveal = "logits",
     replace: Annotated[bool, typer.Option("--replace", help="Forget what was deployed under the name.")] = False,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Tell the data owner if a value left its measured range.")] = True,
     as_json: Json = False,
 ) -> None:
     """Compile a model and share its weights with running parties, as its owner."""
@@ -163,6 +164,7 @@ def deploy(
         context=context,
         reveal=reveal,
         replace=replace,
+        check=check,
         as_json=as_json,
     )
 

@@ -56,6 +56,7 @@ def deploy(
     context: int,
     reveal: str,
     replace: bool,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Load, compile and share a model, as its owner."""
@@ -66,7 +67,7 @@ def deploy(
 
     known, shown = models.known(model), screen(silent=as_json, keep=True)
     wanted = known.lengths if lengths is None else numbers(lengths)
-    request = vendor.Request(federation, party, model, name or model, wanted, context, reveal, identity, replace)
+    request = vendor.Request(federation, party, model, name or model, wanted, context, reveal, identity, replace, check)
     with connect(federation, party=party, identity=identity) as joined, joined.open() as session:
         session.holding(request.name)  # what is wrong with file, key, parties or rules shows before the long work
     with shown:

@@ -32,6 +32,8 @@ class Request(msgspec.Struct, frozen=True):
     reveal: str = "logits"
     identity: str | None = None
     replace: bool = False
+    check: bool = True
+    """Let the data owner learn, in one bit a run, whether a value left its measured range."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,7 +77,7 @@ def deploy(request: Request, tell: Tell) -> dict[str, Any]:
 def _compile(known: models.Known, tokenizer: Any, model: Any, request: Request, tell: Tell) -> tuple[list[Plan], Mapping[str, Any]]:
     from moiety.compile.builder import Options
 
-    options = Options(margin=known.margin)
+    options = Options(margin=known.margin, check_ranges=request.check)
     if known.kind == models.ENCODER:
         from moiety.private.pooled import compile_encoder
 
