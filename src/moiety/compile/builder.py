@@ -225,21 +225,15 @@ class Builder:
         )
 
     def _just_fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
-        """As :meth:`fitting`, but no more bits are dropped than must be, of the larger operand first: the other is often a row of
-        reciprocals, whose relative error is that of every product."""
+        """As :meth:`fitting`, but only the larger operand is cut to the activations' fraction, which later products find room in. The
+        other is often a row of reciprocals, whose relative error is that of every product: it gives up no bit more than it must."""
         target, larger = self.options.activation_fraction, math.prod(x.shape) >= math.prod(y.shape)
         for first in (larger, not larger):
             excess = math.ceil(math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction - ROOM)
-            if excess > 0 and first:
-                x = self._shortened(x, max(target, x.fraction - excess))
-            elif excess > 0:
-                y = self._shortened(y, max(target, y.fraction - excess))
+            if excess > 0:
+                cut = target if first is larger else max(target, (x if first else y).fraction - excess)
+                x, y = (self.rescaled(x, cut), y) if first else (x, self.rescaled(y, cut))
         return self.fitting(x, y, bound)
-
-    def _shortened(self, x: Secret, fraction: int) -> Secret:
-        """x at ``fraction``, or at the activations' fraction where the program has that already."""
-        target = self.options.activation_fraction
-        return self.rescaled(x, target if ("rescale", (x.node,), (("fraction", target),)) in self._known else fraction)
 
     def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
         """Exact product of two secrets, left at the sum of their fractions."""

@@ -215,7 +215,7 @@ def _room_for_square(call: Call, x: Secret) -> Secret:
     return call.builder.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
 
 
-RELATIVE = Wanted(2.0**-12, 0.0)
+RELATIVE = Wanted(2.0**-11.8, 0.0)
 
 
 def _positive_table(call: Call, f: Any, x: Secret, bound: float) -> Secret:

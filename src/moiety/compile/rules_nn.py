@@ -205,6 +205,9 @@ def attention(call: Call) -> Secret:
     scores = _biased(call, replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin))
     weights, inverse = _exponentials(b, scores, _mask(call, shape), found.bound, found.spread)
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
+    # one word a row gives up the bits that would leave the layer behind no room, so that the values themselves need no truncation
+    room = ROOM - 2 * b.options.activation_fraction - 6 - np.log2(v.bound * 1.1 + 1e-9)
+    inverse = b.rescaled(inverse, max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
     return b.multiply(b.settled(mixed), inverse, call.shape, v.bound * 1.1)
 
 
