@@ -140,4 +140,7 @@ def test_stories(data_folder: Path, owner: Federation, client: Federation) -> No
         assert len(errors) == 12
         assert max(errors) < 0.05
         assert len(found[0].runs) == 2
+        decoder = Decoder.of(private.plans)
+        for plan, run in zip([decoder.prefill[len(prompt) - 1], decoder.step(len(prompt) - 1)], found[0].runs, strict=True):
+            assert run.payload_bytes == sum(map(sum, plan.waves))
         assert all(run.of("P0").sent_bytes > 0 and not any(link.endswith("->P0") for link in run.of("P0").links) for run in found[0].runs)
