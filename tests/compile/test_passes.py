@@ -1,9 +1,11 @@
 """Rewrites of finished plans keep what they compute."""
 
+import pytest
 import torch
 
 from moiety.compile import program
 from moiety.compile.model import compile_model
+from moiety.errors import InputError
 from moiety.mpc.rounds import Role
 
 
@@ -49,3 +51,17 @@ def test_truncations_merge_within_the_budget_only() -> None:
     assert exact.expected_failures == 0 < merged.expected_failures <= 2.0**-4
     assert len(merged.waves) < len(exact.waves)
     assert any("truncation failures" in line for line in merged.leakage)
+
+
+def test_made_up_inputs_stay_positive_where_the_example_is() -> None:
+    class Root(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.rsqrt(x)
+
+    plan = compile_model(Root(), (torch.rand(4, 4) + 0.5,)).plan
+    assert plan.lookups[0].low > 0
+
+
+def test_a_misspelt_public_input_is_refused() -> None:
+    with pytest.raises(InputError, match="atention_mask"):
+        compile_model(Two().eval(), (torch.randn(3, 4),), public=("atention_mask",))

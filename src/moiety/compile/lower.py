@@ -78,7 +78,7 @@ def takes_index(f: Rule) -> Rule:
 
 
 OUTPUT_ROOM = 4.0
-"""An output may exceed its calibrated bound by this before the client rejects it; what wraps exceeds it by far more."""
+"""An output may exceed its calibrated bound by this before the client rejects it. What wraps behind the last table exceeds it by far."""
 
 IGNORED = {aten._assert_tensor_metadata.default}
 

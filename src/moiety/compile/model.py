@@ -14,6 +14,7 @@ from moiety.compile.capture import Captured, capture, flatten
 from moiety.compile.lower import Lowering
 from moiety.compile.plan import Plan
 from moiety.compile.signature import fingerprint
+from moiety.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def compile_model(
     captured = capture(model, args, kwargs)
     leaves = flatten(args, kwargs or {})
     given = dict(zip(captured.inputs, leaves, strict=True))
+    if unknown := sorted(set(public) - set(given)):
+        raise InputError(f"public names {', '.join(unknown)}, but the model takes {', '.join(given)}; correct the name")
     named = {name: given[name] for name in captured.inputs if name in public or not isinstance(given[name], torch.Tensor)}
     further = inputs_like(given, named) if calibration is None else [flatten(example, {}) for example in calibration]
     found = join(calibrate(captured, [leaves, *further]), ranges or {})
@@ -57,7 +60,10 @@ def compile_model(
 
 
 def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int = 4) -> list[list[Any]]:
-    """Made-up inputs for calibration: reals of the same mean and a quarter more deviation, integers shuffled. Seeded."""
+    """Made-up inputs for calibration: reals of the same mean and a quarter more deviation, integers shuffled. Seeded.
+
+    Where an example has no negative value, what is made up has none either: the model may need that.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def like(name: str, value: Any) -> Any:
@@ -65,8 +71,8 @@ def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int 
             return value
         if not value.is_floating_point():
             return value.flatten()[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
-        noise = torch.randn(value.shape, generator=generator)
-        return (value.mean() + 1.25 * value.std() * noise).to(value.dtype)
+        made = value.mean() + 1.25 * value.std() * torch.randn(value.shape, generator=generator)
+        return (made.clamp(min=float(value.min())) if value.min() >= 0 else made).to(value.dtype)
 
     return [[like(name, value) for name, value in given.items()] for _ in range(count)]
 
@@ -106,7 +112,7 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
 def _leakage(plan: Plan) -> tuple[str, ...]:
     """What is learned beyond one's own inputs, by whom."""
     shapes = ", ".join(f"{o.name} {o.shape}" for o in plan.outputs)
-    lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes and the calibrated ranges"]
+    lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes, its constants and the calibrated ranges"]
     if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
     if plan.positions:
