@@ -65,3 +65,17 @@ def test_made_up_inputs_stay_positive_where_the_example_is() -> None:
 def test_a_misspelt_public_input_is_refused() -> None:
     with pytest.raises(InputError, match="atention_mask"):
         compile_model(Two().eval(), (torch.randn(3, 4),), public=("atention_mask",))
+
+
+def test_the_last_row_of_a_norm_leaves_its_gain_to_the_next_layer() -> None:
+    class Head(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = torch.nn.LayerNorm(8), torch.nn.Linear(8, 5)
+            torch.nn.init.normal_(self.norm.weight, 1.0, 0.3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(x)[:, -2:, :][:, -1])
+
+    names = [w.name for w in compile_model(Head().eval(), (torch.randn(2, 4, 8),)).plan.weights]
+    assert not any(name.startswith("norm.weight@") for name in names), "the gain was multiplied in instead of folded into the head"

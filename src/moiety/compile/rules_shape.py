@@ -85,7 +85,7 @@ def permuted(call: Call) -> Secret:
 
 @rule(aten.slice.Tensor)
 def sliced(call: Call) -> Secret:
-    """A slice of one axis."""
+    """A slice of one axis; a gain and a shift stay pending unless it is theirs, the last."""
     x = call.args[0]
     axis = call.arg(1, "dim", 0) % len(x.shape)
     size = x.shape[axis]
@@ -93,14 +93,19 @@ def sliced(call: Call) -> Secret:
     step = call.arg(4, "step", 1)
     if (start, stop, step) == (0, size, 1):
         return x  # type: ignore[no-any-return]
-    return _moved(call, "cut", axis=axis, start=start, stop=stop, step=step)
+    if axis == len(x.shape) - 1:
+        return _moved(call, "cut", axis=axis, start=start, stop=stop, step=step)
+    node = call.builder.emit("cut", x.node, axis=axis, start=start, stop=stop, step=step)
+    return replace(x, node=node, shape=call.shape)  # type: ignore[no-any-return]
 
 
 @rule(aten.select.int)
 def selected(call: Call) -> Secret:
-    """One place of one axis."""
-    x = call.builder.plain(call.args[0])
+    """One place of one axis; a gain and a shift stay pending unless it is theirs, the last."""
+    x: Secret = call.args[0]
     axis, at = call.args[1] % len(x.shape), call.args[2] % x.shape[call.args[1]]
+    if axis == len(x.shape) - 1:
+        x = call.builder.plain(x)
     cut = call.builder.emit("cut", x.node, axis=axis, start=at, stop=at + 1, step=1)
     return replace(x, node=call.builder.emit("reshape", cut, shape=call.shape), shape=call.shape)
 
