@@ -67,7 +67,8 @@ lint: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/moiety bench
+	$(BIN)/python bench/kernel_ratio.py
+	$(BIN)/python bench/inference.py
 
 docs: setup
 	@$(PIP) install -qq -e ".[docs]" --no-build-isolation

@@ -22,6 +22,6 @@ def peak_bytes(plan: Plan) -> dict[Role, int]:
     values = WORD * max(live, default=0)
     dealt = sum(found.nbytes((Role.P0, r)) for r in (Role.P1, Role.P2))
     helper = fixed + sum(sizes) + values + frames + min(dealt, AHEAD_BYTES)
-    packing = max(sizes, default=0)  # the largest tensor exists unpacked beside what is packed already
+    packing = 3 * max(sizes, default=0) // 2  # the largest tensor exists unpacked, in parts, beside what is packed already
     evaluator = fixed + 2 * sum(sizes) + max(packing, 2 * values + 2 * frames)
     return {Role.P0: helper, Role.P1: evaluator, Role.P2: evaluator}
