@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from mpc_runs import opened, run, share
 
 from moiety.errors import InconsistentInput, ProtocolMisuse
-from moiety.mpc import lockstep, rep3
+from moiety.mpc import lockstep, ops, rep3
 from moiety.mpc.party import Key, Party
 from moiety.mpc.rounds import Role, Round, Word, exchange
-from moiety.mpc.share import Share, public
+from moiety.mpc.share import Share
 
 word = st.integers(-(2**63), 2**63 - 1)
 GENERATOR = np.random.default_rng(0)
@@ -67,7 +67,8 @@ def test_public_constants_take_part_in_products():
     x = whole(3)
 
     async def scaled(party, a):
-        return await rep3.product(party, a, public(np.arange(3).astype(np.uint64), 0, like=a, helper=party.helps))
+        constant = ops.zeros_like(party, a, shape=(3,), fraction=0).plus_public(np.arange(3).astype(np.uint64))
+        return await rep3.product(party, a, constant)
 
     assert np.array_equal(opened(run(scaled, share(x))), x * np.arange(3))
 

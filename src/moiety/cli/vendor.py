@@ -9,15 +9,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from moiety.cli import models
 from moiety.compile.plan import Plan
 from moiety.errors import ConfigError, InputError, MoietyError
-
-STAGES: Final = ("load", "compile", "share")
 
 
 class Request(msgspec.Struct, frozen=True):

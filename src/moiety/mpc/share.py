@@ -127,12 +127,3 @@ class Share:
     def __repr__(self) -> str:
         ring = "" if self.bits == 64 else f" ring=2^{self.bits}"
         return f"<Share rep3 f={self.fraction}{ring} {self.shape}>"
-
-
-def public(words: Words, fraction: int, *, like: Share, helper: bool) -> Share:
-    """A public constant in the form of a share: masked = value, masks zero. ``helper``: this role holds no masked part."""
-    dtype = dtype_of(like.bits)
-    if like.masked is None and like.mask is None:
-        return Share(words.shape, fraction, like.bits)
-    zero = np.zeros(words.shape, dtype)
-    return Share(words.shape, fraction, like.bits, None if helper else words.astype(dtype), zero)

@@ -55,11 +55,6 @@ def sqrt(x: Values) -> Values:
     return np.sqrt(np.maximum(x, 0.0))
 
 
-def log(x: Values) -> Values:
-    """The natural logarithm of x > 0."""
-    return np.log(np.maximum(x, 1e-9))
-
-
 def softplus(x: Values) -> Values:
     """log(1 + exp(x))."""
     return np.logaddexp(0.0, x)
