@@ -24,8 +24,29 @@ def wrap(words: Words, bits: int) -> Words:
     return words if bits in (8, 64) else words & words.dtype.type((1 << bits) - 1)
 
 
+class Opaque:
+    """A secret on which nobody can branch by accident: it has no truth value, index, length or iterator."""
+
+    __slots__ = ()
+
+    def _refuse(self) -> NoReturn:
+        raise ProtocolMisuse("a secret has no truth value, length, index or iterator; use a protocol (compare, select) instead")
+
+    def __bool__(self) -> bool:
+        self._refuse()
+
+    def __index__(self) -> int:
+        self._refuse()
+
+    def __len__(self) -> int:
+        self._refuse()
+
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+
 @dataclass(frozen=True, slots=True)
-class Share:
+class Share(Opaque):
     """A party's part of a fixed-point tensor: ``value = (masked - all masks) / 2^fraction``.
 
     A part that this role does not hold is None; with neither (the client, or a run on shapes) only the shape is known.
@@ -108,21 +129,6 @@ class Share:
         masked = None if self.masked is None else cut(self.masked)
         mask = None if self.mask is None or self.masked is not None else cut(self.mask)
         return replace(self, bits=bits, fraction=self.fraction - drop, masked=masked, mask=mask)
-
-    def _refuse(self) -> NoReturn:
-        raise ProtocolMisuse("a secret has no truth value, length, index or iterator; use a protocol (compare, select) instead")
-
-    def __bool__(self) -> bool:
-        self._refuse()
-
-    def __index__(self) -> int:
-        self._refuse()
-
-    def __len__(self) -> int:
-        self._refuse()
-
-    def __iter__(self) -> NoReturn:
-        self._refuse()
 
     def __repr__(self) -> str:
         ring = "" if self.bits == 64 else f" ring=2^{self.bits}"

@@ -9,7 +9,7 @@ them (multi-input gates of ABY2.0, over Z_2).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from moiety import ring
 from moiety.errors import ProtocolMisuse
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Spec, Words
-from moiety.mpc.share import dtype_of
+from moiety.mpc.share import Opaque, dtype_of
 
 Term = tuple[int, ...]
 MOST_FACTORS = 4
@@ -35,7 +35,7 @@ def size(shape: tuple[int, ...]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class BitShare:
+class BitShare(Opaque):
     """A party's part of a tensor of secret bits; parts are flat packed octets, None where this role holds none."""
 
     shape: tuple[int, ...]
@@ -55,21 +55,6 @@ class BitShare:
         """The bits of ``masked`` or ``mask`` as ring elements 0 and 1."""
         flat = np.unpackbits(part, bitorder="little", count=size(self.shape))
         return flat.astype(dtype_of(bits)).reshape(self.shape)
-
-    def _refuse(self) -> NoReturn:
-        raise ProtocolMisuse("a secret bit has no truth value, length, index or iterator; use select or choose instead")
-
-    def __bool__(self) -> bool:
-        self._refuse()
-
-    def __index__(self) -> int:
-        self._refuse()
-
-    def __len__(self) -> int:
-        self._refuse()
-
-    def __iter__(self) -> NoReturn:
-        self._refuse()
 
     def __repr__(self) -> str:
         return f"<BitShare {self.shape}>"
