@@ -39,9 +39,14 @@ class Running:
     """A command that runs, with its lines on stderr as they come, and everything that it started."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-        )
+        # A shell that runs the tests in the background makes them ignore SIGINT, and children inherit that; a handler they do not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
