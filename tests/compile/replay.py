@@ -128,9 +128,9 @@ def plan_of(stored: dict[str, Any]) -> Plan:
     ranges = {site: Range(*ends) for site, ends in stored["ranges"].items()}
     if "past" not in captured.inputs:
         return finish(Lowering(captured, ranges, options, public={}).run(), captured, {})
-    lowering = Lowering(
-        captured, ranges, options, public={}, position=("position", range(1, 8)), states={"rows": (2, 1)}, reads={"past": "rows"}
-    )
+    ranges["rows"] = ranges["past"]
+    place, states = ("position", range(1, 8)), {"rows": (2, 1)}
+    lowering = Lowering(captured, ranges, options, public={}, position=place, states=states, reads={"past": "rows"})
     return finish(lowering.run(), captured, {}, first_position=1, positions=7)
 
 

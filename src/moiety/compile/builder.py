@@ -17,6 +17,10 @@ from moiety.errors import BudgetExceeded, PlanError
 
 ROOM = 61
 """Bits a product may fill: failure-free truncation needs |z| < 2^62."""
+MOST_SPARE = 8
+"""More fraction bits that small activations may get: their products then need no more room than those of values below 1."""
+SIGNIFICANT = 12
+"""Bits that the largest value of a tensor keeps, however little room a product has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,9 @@ class Options:
     """What the compiler may choose; all of it ends up in the plan."""
 
     activation_fraction: int = 14
+    """Of activations that reach 1 or more; smaller ones get more, see :meth:`Builder.activation_fraction`."""
     weight_fraction: int = 16
+    """Of weights that reach 1; see :meth:`Builder.weight_fraction`."""
     table_fraction: int = 32
     """Fraction bits of looked-up activations; the next product's truncation removes them."""
     row_fraction: int = 40
@@ -147,6 +153,14 @@ class Builder:
         index = next(i for i, w in enumerate(self.weights) if w.name == name)
         return self.emit("weight", index=index)
 
+    def activation_fraction(self, bound: float) -> int:
+        """Fraction bits for activations within ``bound``: small ones get more, so that every layer keeps about as many significant bits.
+
+        Large ones start from the same fraction; they give up bits where a product needs the room, see :meth:`fitting`.
+        """
+        spare = -math.ceil(math.log2(max(bound, 2.0**-MOST_SPARE)))
+        return self.options.activation_fraction + max(0, spare)
+
     def weight_fraction(self, x: Owned) -> int:
         """Fraction bits for a tensor of weights: small ones get more, so that every layer keeps about as many significant bits."""
         largest = max(abs(float(end)) for end in torch.aminmax(x.tensor)) if x.tensor.numel() else 1.0
@@ -181,8 +195,8 @@ class Builder:
 
     def settled(self, x: Secret, fraction: int | None = None) -> Secret:
         """x as a plain value of factor 1 at the activations' fraction: what two branches can be added in."""
-        target = self.options.activation_fraction if fraction is None else fraction
         x = self.plain(x)
+        target = self.activation_fraction(x.bound) if fraction is None else fraction
         if x.factor != 1.0:
             power = math.log2(abs(x.factor))
             if x.factor > 0 and power == round(power):
@@ -203,36 +217,60 @@ class Builder:
     def _absorb_factor(self, x: Secret) -> Secret:
         """Multiply by the factor itself, to 16 significant bits; a large one finds the fraction bits that it magnifies."""
         shift = 15 - math.floor(math.log2(abs(x.factor)))
-        x = self.rescaled(x, self.options.activation_fraction + max(0, 16 - shift))
+        x = self.rescaled(x, self.activation_fraction(x.bound) + max(0, 16 - shift))
         node = self.emit("scale", x.node, factor=round(x.factor * 2.0**shift), fraction=shift)
         return replace(x, node=node, fraction=x.fraction + shift, factor=1.0)
 
     def fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
-        """Operands whose product, bounded by ``bound``, stays within the ring: high fractions are rescaled only where they must."""
-        target = self.options.activation_fraction
-        for _ in range(3):
-            bits = math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction
-            if bits <= ROOM:
-                return x, y
-            if x.fraction >= y.fraction and x.fraction > target:
-                x = self.rescaled(x, target)
-            elif y.fraction > target:
-                y = self.rescaled(y, target)
-            else:
-                x = self.rescaled(x, target)
-        raise BudgetExceeded(
-            f"a product in {self.module} may reach {bound:.3g}: too much for the ring at {x.fraction} + {y.fraction} fraction bits"
-        )
+        """Operands whose product, bounded by ``bound``, stays within the ring: high fractions are rescaled only where they must.
+
+        First to the activations' fractions; then the one with more significant bits gives up some, then both alike.
+        """
+        for first in (x.fraction >= y.fraction, x.fraction < y.fraction):
+            if self._excess(x, y, bound) > 0:
+                x, y = (self._cut(x), y) if first else (x, self._cut(y))
+        excess = max(0, self._excess(x, y, bound))
+        lead = min(excess, int(abs(x.bits - y.bits)))
+        both = (excess - lead + 1) // 2
+        more = (lead, 0) if x.bits > y.bits else (0, lead)
+        return self._deeper(x, both + more[0]), self._deeper(y, both + more[1])
+
+    def fitting_weight(self, x: Secret, fraction: int, bound: float) -> Secret:
+        """x whose product with a public factor or a weight of ``fraction`` fraction bits stays within the ring, as :meth:`fitting`."""
+        weight = Secret(-1, (), fraction, 1.0)
+        if self._excess(x, weight, bound) > 0:
+            x = self._cut(x)
+        return self._deeper(x, self._excess(x, weight, bound))
+
+    def _cut(self, x: Secret) -> Secret:
+        return self.rescaled(x, self.activation_fraction(x.bound))
+
+    def _deeper(self, x: Secret, bits: int) -> Secret:
+        """x with ``bits`` fraction bits fewer. Raises BudgetExceeded when fewer than SIGNIFICANT bits would be left."""
+        if bits <= 0:
+            return x
+        if bits > x.fraction or x.bits - bits < SIGNIFICANT:
+            raise BudgetExceeded(
+                f"a product in {self.module} leaves no room for a value of {x.bound:.3g} at {x.fraction} fraction bits: {bits} too many"
+            )
+        return self.rescaled(x, x.fraction - bits)
+
+    @staticmethod
+    def _excess(x: Secret, y: Secret, bound: float) -> int:
+        """Bits by which a product of that bound leaves the room for one; negative where some are left."""
+        return math.ceil(math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction - ROOM)
 
     def _just_fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
-        """As :meth:`fitting`, but only the larger operand is cut to the activations' fraction, which later products find room in. The
+        """As :meth:`fitting`, but only the larger operand is cut to its activation fraction, which later products find room in. The
         other is often a row of reciprocals, whose relative error is that of every product: it gives up no bit more than it must."""
-        target, larger = self.options.activation_fraction, math.prod(x.shape) >= math.prod(y.shape)
+        larger = math.prod(x.shape) >= math.prod(y.shape)
         for first in (larger, not larger):
-            excess = math.ceil(math.log2(max(bound, 1e-9) / abs(x.factor * y.factor)) + x.fraction + y.fraction - ROOM)
+            excess = self._excess(x, y, bound)
             if excess > 0:
-                cut = target if first is larger else max(target, (x if first else y).fraction - excess)
-                x, y = (self.rescaled(x, cut), y) if first else (x, self.rescaled(y, cut))
+                cut = x if first else y
+                least = self.activation_fraction(cut.bound)
+                done = self.rescaled(cut, least if first is larger else max(least, cut.fraction - excess))
+                x, y = (done, y) if first else (x, done)
         return self.fitting(x, y, bound)
 
     def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:

@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from moiety.compile.builder import Options
-from moiety.compile.calibrate import Range, Ranges, calibrate
+from moiety.compile.calibrate import Range, Ranges, calibrate, sites
 from moiety.compile.capture import Captured, capture
 from moiety.compile.lower import Lowering
 from moiety.compile.model import finish
@@ -111,16 +111,21 @@ def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:
 
 
 def _ranges(model: Any, sequences: Sequence[torch.Tensor]) -> Ranges:
-    """Ranges of all sites on public sequences; those of the cache rows by their place among the outputs."""
+    """Ranges of all sites on public sequences, and of every state: its rows are an output of the capture."""
     together = torch.cat(list(sequences))
     captured = _capture(model, together.shape[1], 0, len(together))
     ranges = calibrate(captured, [(together, torch.tensor(0))])
-    kv = Range(0.0, 0.0)
-    for site, found in ranges.items():
-        if "|aten.cat.default|" in site or site.endswith(("k_proj|aten.linear.default|0", "v_proj|aten.linear.default|0")):
-            kv = kv.join(found)
-    ranges["cache rows"] = Range(-2 * kv.bound, 2 * kv.bound)  # a rotation may lengthen one of two coordinates by sqrt(2)
+    names = sites(captured)
+    [leaves] = next(node.args for node in captured.graph.nodes if node.op == "output")
+    for name, (_, leaf) in _states(model).items():
+        bound = 2 * ranges[names[leaves[leaf]]].bound  # other positions rotate a key: up to sqrt(2) longer in one coordinate
+        ranges[name] = Range(-bound, bound)
     return ranges
+
+
+def _states(model: Any) -> dict[str, tuple[int, int]]:
+    """Keys and values of every layer: the axis along which they grow and the output that they are."""
+    return {f"cache {i}": (2, 1 + i) for i in range(2 * model.config.num_hidden_layers)}
 
 
 def _compile(
@@ -128,19 +133,16 @@ def _compile(
 ) -> Plan:
     captured = _capture(model, count, rows)
     past = captured.inputs[2:]
-    leaves = 2 * model.config.num_hidden_layers
-    states = {f"cache {i}": (2, 1 + i) for i in range(leaves)}
-    reads = {name: f"cache {i}" for i, name in enumerate(past)}
-    known = ranges | dict.fromkeys(past, ranges["cache rows"])
+    states = _states(model)
     place = captured.inputs[1]
     lowering = Lowering(
         captured,
-        known,
+        ranges,
         options,
         public={} if rows else {place: torch.tensor(0)},
         position=(place, positions) if rows else None,
         states=states,
-        reads=reads,
+        reads=dict(zip(past, states, strict=False)),
         argmax=reveal == "token",
     )
     builder = lowering.run()

@@ -86,8 +86,8 @@ IGNORED = {aten._assert_tensor_metadata.default}
 class Lowering:
     """One pass over the graph.
 
-    ``states``: name -> (axis, output leaf that is written to it); ``reads``: input name -> state. ``argmax``: of the first output
-    only the place of its largest element is revealed.
+    ``states``: name -> (axis, output leaf that is written to it), with their ranges among ``ranges``; ``reads``: input name -> state.
+    ``argmax``: of the first output only the place of its largest element is revealed.
     """
 
     def __init__(
@@ -153,14 +153,14 @@ class Lowering:
             return Public(val)
         shape = tuple(int(s) for s in val.shape)
         if name in self.reads:
-            fraction, state = self.options.activation_fraction, self.reads[name]
+            state = self.reads[name]
+            bound = self.builder.range_of(state).bound
+            fraction = self.builder.activation_fraction(bound)
             self.builder.states.append(State(state, shape, self.states[state][0], fraction))
-            return Secret(
-                self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, self.builder.range_of(name).bound
-            )
+            return Secret(self.builder.emit("state", index=len(self.builder.states) - 1), shape, fraction, bound)
         if val.is_floating_point():
             bound = self.builder.range_of(name).bound * self.options.margin
-            fraction = self.options.activation_fraction
+            fraction = self.builder.activation_fraction(bound)
             self.builder.inputs.append(Input(name, shape, "fixed", fraction, bound))
             return Secret(self.builder.emit("input", index=len(self.builder.inputs) - 1), shape, fraction, bound)
         return Index(name, shape)
@@ -218,10 +218,10 @@ class Lowering:
             value = self.values[node] if isinstance(node, fx.Node) else node
             if not isinstance(value, Secret):
                 raise InputError(f"output {leaf} of the model depends on no secret input; return only what the data owner's input decides")
-            settled = self.builder.settled(value)
             if leaf in written:
-                self._write(written[leaf], settled)
+                self._write(written[leaf], value)
                 continue
+            settled = self.builder.settled(value)
             if self.argmax and index == 0:
                 settled = self._place(settled)
             reveal = self.builder.emit("reveal", settled.node)
@@ -234,6 +234,8 @@ class Lowering:
         return Secret(self.builder.emit("argmax", x.node, bits=bits), x.shape[:-1], 0, float(x.shape[-1]))
 
     def _write(self, name: str, x: Secret) -> None:
+        """Write new rows at the fraction that every plan gives this state."""
+        x = self.builder.settled(x, self.builder.activation_fraction(self.builder.range_of(name).bound))
         states, axis = self.builder.states, self.states[name][0]
         for i, state in enumerate(states):
             if state.name == name:

@@ -68,14 +68,16 @@ def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
 
 
 def _aligned(call: Call, x: Secret, y: Secret) -> tuple[Secret, Secret]:
-    x, y = call.builder.plain(x), call.builder.plain(y)
+    b = call.builder
+    x, y = b.plain(x), b.plain(y)
+    fraction = b.activation_fraction(max(x.bound, y.bound))
     if x.factor == y.factor:
         if x.fraction == y.fraction:
             return x, y
-        low = max(min(x.fraction, y.fraction), call.builder.options.activation_fraction)
-        if min(x.fraction, y.fraction) == low:
-            return call.builder.rescaled(x, low), call.builder.rescaled(y, low)
-    return call.builder.settled(x), call.builder.settled(y)
+        low = min(x.fraction, y.fraction)
+        if low >= fraction:
+            return b.rescaled(x, low), b.rescaled(y, low)
+    return b.settled(x, fraction), b.settled(y, fraction)
 
 
 def _as_public(value: Any) -> Public:
@@ -116,9 +118,9 @@ def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
     b, fraction = call.builder, call.builder.weight_fraction(w)
     if w.tensor.ndim == 1 and w.tensor.shape[:1] == x.shape[-1:] and x.gain is None and x.shift is None:
         if x.bits + fraction > ROOM:  # now, by its own bound: from here on the bound is that of the value with its gain
-            x = b.rescaled(x, b.options.activation_fraction)
+            x = b.rescaled(x, b.activation_fraction(x.bound))
         return replace(x, gain=w, bound=call.bound)  # folded into the next linear layer where there is one
-    x = b.fitting(b.plain(x), Secret(-1, (), fraction, 1.0), call.bound)[0]
+    x = b.fitting_weight(b.plain(x), fraction, call.bound)
     node = b.emit("multiply", x.node, b.weight(w, fraction, packed=False))
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
 
@@ -132,7 +134,7 @@ def _scaled(call: Call, x: Secret, by: Any) -> Secret:
         x = _negative(b, x) if number < 0 else x
         return replace(x, factor=x.factor * abs(number), bound=x.bound * abs(number))
     fraction = _public_fraction(y)
-    x = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)[0]
+    x = b.fitting_weight(x, fraction, call.bound)
     node = b.emit("multiply_public", x.node, b.encoded(y, fraction), fraction=fraction)
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
 
@@ -203,14 +205,14 @@ def total(call: Call) -> Secret:
     axes = tuple(sorted(d % rank for d in (call.arg(1, "dim") or range(rank))))
     count = int(np.prod([x.shape[a] for a in axes])) if mean else 1
     if np.log2(max(call.bound, 1e-9) * count / x.factor) + x.fraction > ROOM:
-        x = b.rescaled(x, b.options.activation_fraction)
+        x = b.rescaled(x, b.activation_fraction(x.bound))
     node = b.emit("total", x.node, axes=axes, keepdims=bool(call.arg(2, "keepdim", False)))
     return replace(x, node=node, shape=call.shape, factor=x.factor / count, bound=call.bound)
 
 
 def _room_for_square(call: Call, x: Secret) -> Secret:
     """x at a fraction whose sum of squares stays within the ring."""
-    x = call.builder.rescaled(x, call.builder.options.activation_fraction)
+    x = call.builder.rescaled(x, call.builder.activation_fraction(x.bound))
     bits = np.log2(max(call.bound * x.shape[-1], 1e-9) / x.factor**2) + 2 * x.fraction
     return call.builder.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
 

@@ -68,7 +68,7 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None) -> Secret:
         w = Owned(x.gain.tensor[:, None] * w.tensor, f"({x.gain.name})*({w.name})")
     x = replace(x, gain=None, shift=None)
     fraction = b.weight_fraction(w)
-    x, _ = b.fitting(x, Secret(-1, (), fraction, 1.0), call.bound)
+    x = b.fitting_weight(x, fraction, call.bound)
     product = x.fraction + fraction
     terms = [] if bias is None else [b.weight(bias, product, packed=False, factor=x.factor)]
     node = b.emit("linear", x.node, b.weight(w, fraction, packed=True), *terms)
@@ -89,7 +89,7 @@ def embedding(call: Call) -> Secret:
     elif known[index.input].classes != classes:
         raise UnsupportedOp(f"input {index.input} indexes embeddings of {known[index.input].classes} and of {classes} rows")
     position = next(i for i, given in enumerate(b.inputs) if given.name == index.input)
-    fraction = b.options.activation_fraction
+    fraction = b.activation_fraction(float(w.tensor.abs().max()))
     one_hot = b.emit("input", index=position)
     node = b.emit("linear", one_hot, b.weight(w, fraction, packed=True))
     if index.shape != b.inputs[position].shape:
@@ -107,7 +107,7 @@ def layer_norm(call: Call) -> Secret:
     low, high = _variance_range(call)
     margin, eps = 2 * b.options.margin, float(call.arg(4, "eps", 1e-5))
     low, high = (low + eps) / margin, (high + eps) * margin
-    x = b.settled(x, min(b.options.activation_fraction, int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
+    x = b.settled(x, min(b.activation_fraction(x.bound), int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
     spread = b.emit("spread", x.node)
     eps_words = b.encoded(Public(eps * n**2), 2 * x.fraction)
     shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
@@ -156,7 +156,7 @@ def _activation(call: Call, name: str, f: Function) -> Secret:
     b, x = call.builder, call.args[0]
     if b.variant(name) != "exact":
         x = b.settled(x)
-        return Secret(b.emit(f"{b.variant(name)}_{name}", x.node), x.shape, b.options.activation_fraction, call.bound)
+        return Secret(b.emit(f"{b.variant(name)}_{name}", x.node), x.shape, x.fraction, call.bound)
     low, high = call.input_range()
     width = (b.options.margin - 1) * max(high - low, abs(low), abs(high), 1.0)
     bound = float(np.abs(f(np.linspace(low - width, high + width, 257))).max())
@@ -206,9 +206,10 @@ def attention(call: Call) -> Secret:
     weights, inverse = _exponentials(b, scores, _mask(call, shape), found.bound, found.spread)
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
     # one word a row gives up the bits that would leave the layer behind no room, so that the values themselves need no truncation
-    room = ROOM - 2 * b.options.activation_fraction - 6 - np.log2(v.bound * 1.1 + 1e-9)
+    mixed = b.settled(mixed)
+    room = ROOM - mixed.fraction - b.options.weight_fraction - 4 - np.log2(v.bound * 1.1 + 1e-9)
     inverse = b.rescaled(inverse, max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
-    return b.multiply(b.settled(mixed), inverse, call.shape, v.bound * 1.1)
+    return b.multiply(mixed, inverse, call.shape, v.bound * 1.1)
 
 
 def _repeat_heads(b: Builder, x: Secret, heads: int) -> Secret:

@@ -169,7 +169,8 @@ def _joined(call: Call, parts: list[Any], axis: int) -> Secret:
     first = next(p for p in secrets if isinstance(p, Secret))
     if any(not isinstance(p, Secret) or (p.fraction, p.factor) != (first.fraction, first.factor) for p in secrets):
         secrets = [as_secret(call, p, first) for p in secrets]
-        secrets = [call.builder.settled(p) for p in secrets]
+        fraction = call.builder.activation_fraction(max(p.bound for p in secrets))
+        secrets = [call.builder.settled(p, fraction) for p in secrets]
     node = call.builder.emit("concat", *(p.node for p in secrets), axis=axis)
     return replace(secrets[0], node=node, shape=call.shape, bound=max(p.bound for p in secrets))
 
@@ -178,11 +179,16 @@ def as_secret(call: Call, x: Any, like: Secret) -> Secret:
     """A public or owned value as a share, held by those who hold ``like``."""
     if isinstance(x, Secret):
         return x
-    fraction = call.builder.options.activation_fraction
+    rows = [torch.as_tensor(row) for row in _rows(x)]
+    bound = max(float(row.double().abs().max()) for row in rows)
+    fraction = call.builder.activation_fraction(bound)
     if isinstance(x, Public):
-        rows = [torch.as_tensor(row) for row in ((x.value,) if x.rows is None else x.rows)]
         shape = tuple(rows[0].shape)
         zero = call.builder.emit("zeros_like", like.node, shape=shape, fraction=fraction)
         node = call.builder.emit("add_public", zero, call.builder.encoded(x, fraction))
-        return Secret(node, shape, fraction, max(float(row.double().abs().max()) for row in rows))
-    return Secret(call.builder.weight(x, fraction, packed=False), tuple(x.tensor.shape), fraction, float(x.tensor.abs().max()))
+        return Secret(node, shape, fraction, bound)
+    return Secret(call.builder.weight(x, fraction, packed=False), tuple(x.tensor.shape), fraction, bound)
+
+
+def _rows(x: Public | Owned) -> tuple[Any, ...]:
+    return (x.tensor,) if isinstance(x, Owned) else (x.value,) if x.rows is None else x.rows
