@@ -80,10 +80,8 @@ def waves_of(transcript: Transcript) -> list[Counter[tuple[Role, Role]]]:
     waves, begin = [], 0
     for words, end in zip([*transcript.waves, []], [*transcript.dealt_by, len(transcript.dealt)], strict=True):
         wave: Counter[tuple[Role, Role]] = Counter()
-        for word in words:
+        for word in (*words, *transcript.dealt[begin:end]):
             wave[word.sender, word.receiver] += word.value.nbytes
-        for receiver, value in transcript.dealt[begin:end]:
-            wave[Role.P0, receiver] += value.nbytes
         waves.append(wave)
         begin = end
     return waves if waves[-1] else waves[:-1]

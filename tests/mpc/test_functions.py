@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mpc_runs import opened, opened_bits, run, share, share_bits
 
 from moiety.errors import ProtocolMisuse
+from moiety.mpc import ops
 from moiety.mpc.functions import argmax, bits, compare, maximum, ranges, relu, select
 from moiety.mpc.rep3 import reshare
 from moiety.mpc.rounds import Role
@@ -225,18 +226,19 @@ def test_argmax_at_the_border_of_its_range_and_of_a_vector():
 def test_out_of_range_is_exact_on_all_words(values, low, width):
     values = np.array([*values, low, low - 1, low + width - 1, min(low + width, 2**63 - 1), 2**63 - 1, -(2**63), low + (1 << 62)])
     outside = (values < low) | (values > low + width - 1)
-    found = run(ranges.out_of_range, share(values, seed=width % 97), low=low, high=low + width)
-    assert opened(found).tolist() == [outside.sum()]
+    found = run(ranges.out_of_range, share([values, values[::-1]], seed=width % 97), low=low, high=low + width)
+    assert opened(found).tolist() == [outside.sum()] * 2
 
 
 def test_out_of_range_sees_what_wraps_around_the_ring():
     low, high = -(2**21), 2**21
     values = np.array([low + 2**63, high - 1 - 2**63, 2**63 - 1, -(2**63), low, high - 1, 0])
-    assert opened(run(ranges.out_of_range, share(values), low=low, high=high)).tolist() == [4]
+    assert opened(run(ranges.out_of_range, share([values]), low=low, high=high)).tolist() == [4]
     with pytest.raises(ProtocolMisuse, match="no range"):
         run(ranges.out_of_range, share(values), low=3, high=3)
 
 
 @pytest.mark.parametrize("counts", [[0], [1], [0, 0, 0], [0, 7, 2**40], [2**62]])
-def test_any_flag(counts):
-    assert opened(run(ranges.any_flag, share(counts))).tolist() == [int(sum(counts) > 0)]
+def test_a_flag_says_whether_a_count_is_not_zero(counts):
+    assert opened(run(ranges.not_zero, share(counts))).tolist() == [int(count > 0) for count in counts]
+    assert opened(run(ops.any_flag, *[share([count]) for count in counts])).tolist() == [int(sum(counts) > 0)]

@@ -49,7 +49,7 @@ def scheduled(order_of):
 
 def outline(transcript):
     words = [[(w.sender, w.receiver, w.spec, w.value.tobytes()) for w in wave] for wave in transcript.waves]
-    dealt = {role: sorted(value.tobytes() for receiver, value in transcript.dealt if receiver is role) for role in BY_ROLE}
+    dealt = {role: sorted(w.value.tobytes() for w in transcript.dealt if w.receiver is role) for role in BY_ROLE}
     return words, dealt, transcript.dealt_by
 
 

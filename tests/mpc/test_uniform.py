@@ -22,7 +22,7 @@ from moiety.mpc.share import Share
 LEAST_P = 1e-6
 GROW = 1000
 LONGEST = 1 << 17
-OPS = [name for name in CASES if name not in ("reveal", "input", "any_flag")]
+OPS = [name for name in CASES if name not in ("reveal", "input")]
 
 
 def p_value(octets):

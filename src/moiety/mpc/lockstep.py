@@ -32,13 +32,13 @@ class Box:
 
     def __init__(self) -> None:
         self.values: dict[tuple[Role, Address], Words] = {}
-        self.log: list[tuple[Role, Words]] = []
+        self.log: list[Word] = []
 
     def put(self, receiver: Role, address: Address, spec: Spec, value: Words) -> None:
         if value.dtype != dtype_of(spec.bits) or value.shape != spec.shape:
             raise ProtocolMisuse(f"dealt {value.dtype} {value.shape} where {spec} was announced")
         self.values[receiver, address] = value
-        self.log.append((receiver, value))
+        self.log.append(Word(Role.P0, receiver, spec, value))
 
     def take(self, receiver: Role, address: Address, spec: Spec) -> Words:
         return self.values.pop((receiver, address))
@@ -53,16 +53,14 @@ class Transcript:
 
     results: dict[Role, Any]
     waves: list[list[Word]] = field(default_factory=list)
-    dealt: list[tuple[Role, Words]] = field(default_factory=list)
+    dealt: list[Word] = field(default_factory=list)
     dealt_by: list[int] = field(default_factory=list)
 
     @property
     def links(self) -> Counter[Link]:
         total: Counter[Link] = Counter()
-        for word in (w for wave in self.waves for w in wave):
+        for word in (w for words in (*self.waves, self.dealt) for w in words):
             total[word.sender, word.receiver] += word.spec.nbytes
-        for receiver, value in self.dealt:
-            total[Role.P0, receiver] += value.nbytes
         return total
 
 

@@ -14,6 +14,7 @@ from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import maximum, puma, ranges
 from moiety.mpc.functions import relu as relu_
+from moiety.mpc.functions.bits import size
 from moiety.mpc.functions.table import Table, Window, lookup
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words, together
@@ -249,7 +250,7 @@ async def puma_neg_exp(party: Party, x: Share, *, t: int) -> Share:
 @op
 async def out_of_range(party: Party, x: Share, *, low: int, high: int) -> Share:
     """How many elements lie outside [low, high) raw units."""
-    return await ranges.out_of_range(party, x, low, high)
+    return await ranges.out_of_range(party, x.reshape(1, size(x.shape)), low, high)
 
 
 @op
@@ -258,7 +259,7 @@ async def any_flag(party: Party, *counts: Share) -> Share:
     total = counts[0]
     for count in counts[1:]:
         total = total + count
-    return await ranges.any_flag(party, total)
+    return await ranges.not_zero(party, total)
 
 
 @op

@@ -60,7 +60,7 @@ async def _lookup_linear(party: Party, x: Share) -> list[Share]:
 
 
 async def _input(party: Party, x: Share) -> Share:
-    value = np.arange(np.prod(x.shape), dtype=np.uint64).reshape(x.shape) if party.role is Role.CLIENT else None
+    value = np.broadcast_to(np.arange(x.shape[-1], dtype=np.uint64), x.shape) if party.role is Role.CLIENT else None
     return await rep3.share_input(party, value, x.shape, F)
 
 
@@ -93,7 +93,7 @@ def _both(*inputs: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, .
 
 
 def _counts(seed: int, grow: int = 1) -> tuple[Any, ...]:
-    return (share([seed % 2, 0, 3 * (seed % 2)], seed=seed + 1),)
+    return (share([seed % 2, 0, 3 * (seed % 2)] * grow, seed=seed + 1),)
 
 
 CASES = {
@@ -122,8 +122,8 @@ CASES = {
     "row_max": Case(lambda party, x: maximum.row_max(party, x, step_bits=F - 4), _reals(3, 7)),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 20), _reals(2, 19)),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 20), _reals(2, 6)),
-    "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -100, 1 << F), _reals(21)),
-    "any_flag": Case(ranges.any_flag, _counts),
+    "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -100, 1 << F), _reals(3, 7)),
+    "any_flag": Case(ops.any_flag, _both(_counts, _counts)),
     "puma_gelu": Case(puma.gelu, _reals(9)),
     "puma_silu": Case(puma.silu, _reals(9)),
     "puma_exp": Case(lambda party, x: puma.neg_exp(party, -x, 3), _reals(9)),

@@ -88,9 +88,9 @@ def check_pads(found: Recorded) -> int:
 def _check_dealt(found: Recorded, dealt: list[tuple[Key, Spec]]) -> None:
     if len(dealt) != len(found.transcript.dealt):
         raise Unpadded(f"{len(found.transcript.dealt)} dealt words, {len(dealt)} pads")
-    for (receiver, value), (key, spec) in zip(found.transcript.dealt, dealt, strict=True):
-        if key in lockstep.KEYS_OF[receiver] or spec.shape != value.shape:
-            raise Unpadded(f"a dealt word of {value.shape} to {receiver.name} is padded by {key.name}")
+    for word, (key, spec) in zip(found.transcript.dealt, dealt, strict=True):
+        if key in lockstep.KEYS_OF[word.receiver] or spec != word.spec:
+            raise Unpadded(f"a dealt word of {word.spec} to {word.receiver.name} is padded by {key.name}")
 
 
 def _take(free: list[tuple[Key, Spec]], receiver: Role, spec: Spec) -> None:

@@ -10,7 +10,7 @@ from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
 from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.party import Party
-from moiety.mpc.rounds import Role, Scope, Words
+from moiety.mpc.rounds import Role, Scope, Word, Words
 from moiety.mpc.share import Share
 
 Op = Callable[..., Any]
@@ -82,22 +82,19 @@ def links_by_wave(transcript: lockstep.Transcript) -> list[Counter[Link]]:
     marks = [*transcript.dealt_by, len(transcript.dealt)]
     for wave, mark in zip([*transcript.waves, []], marks, strict=True):
         links: Counter[Link] = Counter()
-        for word in wave:
+        for word in (*wave, *transcript.dealt[done:mark]):
             links[word.sender, word.receiver] += word.spec.nbytes
-        for receiver, value in transcript.dealt[done:mark]:
-            links[Role.P0, receiver] += value.nbytes
         done = mark
         out.append(links)
     return out if out[-1] else out[:-1]
 
 
-def received(transcript: lockstep.Transcript, role: Role) -> Iterator[Words]:
+def received(transcript: lockstep.Transcript, role: Role) -> Iterator[Word]:
     """All that a role got: what was dealt to it, then what was said to it."""
-    yield from (value for receiver, value in transcript.dealt if receiver is role)
-    yield from (word.value for wave in transcript.waves for word in wave if word.receiver is role and word.value is not None)
+    yield from (word for words in (transcript.dealt, *transcript.waves) for word in words if word.receiver is role)
 
 
 def frame(transcript: lockstep.Transcript, role: Role) -> Words:
     """All octets that a role received, end to end."""
-    parts = [np.ascontiguousarray(value).view(np.uint8).ravel() for value in received(transcript, role)]
+    parts = [np.ascontiguousarray(word.value).view(np.uint8).ravel() for word in received(transcript, role)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint8)

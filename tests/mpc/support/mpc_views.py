@@ -137,8 +137,8 @@ def view(op: Callable[..., Any], inputs: Inputs, secret: Any, book: Book, node: 
     transcript = lockstep.run(protocol, draws=lambda role: book, roles=(Role.P0, Role.P1, Role.P2))
     assert not list(received(transcript, Role.P0))
     pieces = [_input_bits(x[book.observer]) for x in given]
-    got = _widths(transcript, book.observer)
-    pieces += [gather(value, bits, book.count) for i, (value, bits) in enumerate(got) if keep is None or keep(i)]
+    got = received(transcript, book.observer)
+    pieces += [gather(word.value, word.spec.bits, book.count) for i, word in enumerate(got) if keep is None or keep(i)]
     code, used = np.zeros(book.count, np.uint64), 0
     for values, width in pieces:
         for piece in values:
@@ -152,17 +152,6 @@ def _input_bits(x: Share | BitShare) -> tuple[Words, int]:
     if isinstance(x, BitShare):
         return np.unpackbits(x.masked, bitorder="little")[None], 1
     return wrap(x.masked, x.bits)[None], x.bits
-
-
-def _widths(transcript: lockstep.Transcript, role: Role) -> Iterable[tuple[Words, int]]:
-    """Received arrays with the width of their ring; dealt words carry none, so it is that of their largest value, rounded up."""
-    for receiver, value in transcript.dealt:
-        if receiver is role:
-            yield value, 8 if value.dtype == np.uint8 else max(1, int(value.max()).bit_length())
-    for wave in transcript.waves:
-        for word in wave:
-            if word.receiver is role:
-                yield word.value, word.spec.bits
 
 
 def views(

@@ -13,12 +13,12 @@ from moiety.mpc.share import Share
 
 
 async def out_of_range(party: Party, x: Share, low: int, high: int) -> Share:
-    """How many elements of x lie outside [low, high) raw units: a share of shape (1,) with fraction 0.
+    """How many elements of each row (last axis) of x lie outside [low, high) raw units: a share with fraction 0.
 
     Exact for every x in Z_2^64. 4 rounds; 73.5 B an element (in octets of eight elements) for the two borrows and 8 B dealt, 16 B for
-    the sum. P1 and P2 see padded bits and one padded word, P0 nothing.
+    the sum of a row. P1 and P2 see padded bits and a padded word a row, P0 nothing.
     """
-    return await reshare(party, await out_of_range_share(party, x, low, high), (1,), 0)
+    return await reshare(party, await out_of_range_share(party, x, low, high), x.shape[:-1], 0)
 
 
 async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Words | None:
@@ -40,13 +40,13 @@ async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Wor
     inside = [part if part is None else part[0] ^ part[1] for part in found]
     outside = BitShare(x.shape, None if inside[0] is None else ~inside[0], inside[1])
     share = bit_to_share_share(party, outside)
-    return None if share is None else np.asarray(share.sum(dtype=np.uint64)).reshape(1)
+    return None if share is None else np.asarray(share.sum(-1, dtype=np.uint64))
 
 
-async def any_flag(party: Party, counts: Share) -> Share:
-    """1 if any of the counts (each at least 0, their sum below 2^63) is not 0, else 0: a share of shape (1,) with fraction 0.
+async def not_zero(party: Party, counts: Share) -> Share:
+    """1 where a count (at least 0, below 2^63) is not 0, else 0: a share with fraction 0.
 
-    4 rounds; 83 B dealt and 26 B exchanged for the comparison of the one sum (an octet for each bit: 664 B), 24 B for the result.
+    4 rounds; the comparison of :func:`sign` on 64 bits (407 B for up to eight counts) and 24 B a count. P1 and P2 see padded bits and
+    words, P0 nothing.
     """
-    total = -counts.reshape(size(counts.shape)).sum(0, keepdims=True)
-    return await bit_to_share(party, await sign(party, total, 64))
+    return await bit_to_share(party, await sign(party, -counts, 64))
