@@ -10,7 +10,7 @@ from mpc_runs import opened, opened_bits, run, share, share_bits
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import ops
-from moiety.mpc.functions import argmax, bits, compare, maximum, ranges, relu, select
+from moiety.mpc.functions import argmax, bits, clamp, compare, maximum, ranges, relu, select
 from moiety.mpc.rep3 import reshare
 from moiety.mpc.rounds import Role
 
@@ -146,6 +146,21 @@ def test_relu(width):
     found = run(relu.relu, share(values, 5), bits=width)
     assert np.array_equal(opened(found), np.maximum(values, 0))
     assert found.results[Role.P1].fraction == 5
+
+
+@pytest.mark.parametrize(("low", "high"), [(-5, 9), (3, 3), (-60, None), (None, 17)])
+def test_clamp(low, high):
+    values = np.arange(-64, 64)
+    for seed in (0, 1):
+        found = run(clamp.clamp, share(values, 5, seed=seed), low=low, high=high, bits=9, node=seed)
+        assert np.array_equal(opened(found), np.clip(values, low, high))
+    assert found.results[Role.P1].fraction == 5
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, None), (2, 1)])
+def test_a_clamp_needs_ends_in_order(low, high):
+    with pytest.raises(ProtocolMisuse, match="cannot be held"):
+        run(clamp.clamp, share([1]), low=low, high=high, bits=9)
 
 
 @pytest.mark.parametrize("width", [8, 16])

@@ -164,15 +164,6 @@ def _activation(call: Call, name: str, f: Function) -> Secret:
     return b.table(f, x, low - width, high + width, b.options.table_fraction, wanted, max(bound, 1.0))
 
 
-@rule(aten.relu.default)
-def relu(call: Call) -> Secret:
-    """max(x, 0) by an exact comparison on as many bits as the range needs."""
-    x, reach = call.builder.settled(call.args[0]), max(call.input_bound(), 1e-3)
-    call.builder.check(x, -reach, reach)
-    bits = min(64, max(8, int(np.ceil(np.log2(reach * 2.0**x.fraction))) + 2))
-    return replace(x, node=call.builder.emit("relu", x.node, bits=bits), bound=call.bound)
-
-
 @rule(aten.softmax.int, aten._softmax.default)
 def softmax(call: Call) -> Secret:
     """Softmax over the last axis."""

@@ -12,6 +12,7 @@ import numpy as np
 from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
+from moiety.mpc.functions import clamp as clamp_
 from moiety.mpc.functions import maximum, puma, ranges
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions.bits import size
@@ -221,6 +222,12 @@ async def row_max(party: Party, x: Share, *valid: Words, step_bits: int) -> Shar
 async def relu(party: Party, x: Share, *, bits: int) -> Share:
     """max(x, 0), exact for |x| < 2^(bits - 1) raw units."""
     return await relu_.relu(party, x, bits)
+
+
+@op
+async def clamp(party: Party, x: Share, *, bits: int, low: int | None = None, high: int | None = None) -> Share:
+    """x between public ends, exact while x lies within 2^(bits - 1) raw units of both."""
+    return await clamp_.clamp(party, x, low, high, bits)
 
 
 @op

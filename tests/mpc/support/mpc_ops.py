@@ -7,7 +7,7 @@ import numpy as np
 from mpc_runs import share, share_bits
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, compare, maximum, puma, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, clamp, compare, maximum, puma, ranges, relu, select, table
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
@@ -119,6 +119,8 @@ CASES = {
     "select": Case(select.select, _both(_flags((5, 1)), _reals(5, 3))),
     "choose": Case(select.choose, _both(_flags((5, 3)), _two((5, 3), (5, 3)))),
     "relu": Case(lambda party, x: relu.relu(party, x, 18), _reals(21)),
+    "clamp": Case(lambda party, x: clamp.clamp(party, x, -(1 << F), 2 << F, 18), _reals(21)),
+    "clamp_below": Case(lambda party, x: clamp.clamp(party, x, 1 << F, None, 18), _reals(21)),
     "row_max": Case(lambda party, x: maximum.row_max(party, x, step_bits=F - 4), _reals(3, 7)),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 20), _reals(2, 19)),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 20), _reals(2, 6)),
