@@ -7,10 +7,12 @@ What depends on no secret is never lowered: it is evaluated, here.
 import contextlib
 import json
 import operator
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -18,6 +20,18 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree
 
 from moiety.errors import PlanError
+
+
+class Source(NamedTuple):
+    """A line of somebody's source."""
+
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    code: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}: {self.code}" if self.file else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +51,8 @@ class Captured:
     """The input's structure as JSON, leaves in the order of ``inputs``."""
     modules: Mapping[str, str] = field(default_factory=dict)
     """Node name -> path of the user's module that it came from."""
-    sources: Mapping[str, str] = field(default_factory=dict)
-    """Node name -> file and line in the user's source."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Node name -> where it is in the user's source: the innermost line that is not PyTorch's own, if there is one."""
 
 
 def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
@@ -128,10 +142,22 @@ def _module_of(node: fx.Node) -> str:
     return str(path).removeprefix("L['self'].").replace("L['self']", "")
 
 
-def _source_of(node: fx.Node) -> str:
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    return lines[-1] if lines else ""
+_FRAME = re.compile(r'File "(.*)", line (\d+), in (.*)')
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def _source_of(node: fx.Node) -> Source:
+    lines = (node.meta.get("stack_trace") or "").splitlines()
+    pairs = zip(lines, [*lines[1:], ""], strict=False)  # a frame's line, and its code in the line after it
+    found = [(match, code.strip()) for line, code in pairs if (match := _FRAME.match(line.strip()))]
+    return innermost(Source(match[1], int(match[2]), match[3], code) for match, code in found)
+
+
+def innermost(frames: Iterable[Source]) -> Source:
+    """The last of the frames, outermost first, that is not PyTorch's own; if all are, the last."""
+    frames = list(frames)
+    own = [frame for frame in frames if not frame.file.startswith(_TORCH)]
+    return (own or frames or [Source()])[-1]
 
 
 def _numbered(values: Iterable[Any]) -> Iterator[int | None]:

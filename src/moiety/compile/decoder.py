@@ -14,8 +14,7 @@ from transformers.cache_utils import Cache
 from moiety.compile.builder import Options
 from moiety.compile.calibrate import Range, Ranges, calibrate, sites
 from moiety.compile.capture import Captured, capture
-from moiety.compile.lower import Lowering
-from moiety.compile.model import finish
+from moiety.compile.model import Draft, finish, join
 from moiety.compile.plan import Plan
 from moiety.errors import PlanError
 
@@ -82,24 +81,40 @@ def compile_decoder(
     calibration: Sequence[torch.Tensor],
     reveal: Reveal = "logits",
     options: Options | None = None,
+    ranges: Ranges | None = None,
 ) -> CompiledDecoder:
     """Compile a HuggingFace causal language model for prompts of these lengths and up to ``context`` tokens in all.
 
-    ``calibration``: public token sequences, each (1, n) with the same n, on which ranges are measured.
+    ``calibration``: public token sequences, each (1, n) with the same n, on which ranges are measured. ``ranges``: ranges found
+    before; they join those measured here.
     """
-    form = getattr(model.config, "_attn_implementation", "sdpa")
-    if form != "sdpa":  # others read a boolean mask as numbers to add
-        raise PlanError(f"{type(model).__name__} computes attention in its form {form!r}; load it with attn_implementation='sdpa'")
-    chosen = options or Options()
-    ranges = _ranges(model, calibration)
+    found = measure(model, calibration, ranges)
     weights: dict[str, torch.Tensor] = {}
     prefill, steps = {}, {}
     for length in sorted(set(prompt_lengths)):
-        prefill[length] = _compile(model, length, 0, range(1), ranges, chosen, reveal, weights)
+        prefill[length] = _compile(draft_prefill(model, length, found, options, reveal), weights)
     for bucket in range(BUCKET, context + BUCKET, BUCKET):
-        positions = range(max(1, bucket - BUCKET), bucket)
-        steps[bucket] = _compile(model, 1, bucket - 1, positions, ranges, chosen, reveal, weights)
-    return CompiledDecoder(prefill, steps, weights, ranges)
+        steps[bucket] = _compile(draft_step(model, bucket, found, options, reveal), weights)
+    return CompiledDecoder(prefill, steps, weights, found)
+
+
+def measure(model: Any, calibration: Sequence[torch.Tensor], ranges: Ranges | None = None) -> Ranges:
+    """Ranges of a decoder on public token sequences of one length, joined with ``ranges``. Raises PlanError."""
+    form = getattr(model.config, "_attn_implementation", "sdpa")
+    if form != "sdpa":  # others read a boolean mask as numbers to add
+        raise PlanError(f"{type(model).__name__} computes attention in its form {form!r}; load it with attn_implementation='sdpa'")
+    return join(_ranges(model, calibration), ranges or {})
+
+
+def draft_prefill(model: Any, length: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
+    """The first run: a prompt of ``length`` tokens, no cache yet."""
+    return _draft(model, length, 0, range(1), ranges, options or Options(), reveal)
+
+
+def draft_step(model: Any, bucket: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
+    """A further run: one token, over a cache of up to ``bucket`` - 1 rows."""
+    positions = range(max(1, bucket - BUCKET), bucket)
+    return _draft(model, 1, bucket - 1, positions, ranges, options or Options(), reveal)
 
 
 def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:
@@ -128,28 +143,24 @@ def _states(model: Any) -> dict[str, tuple[int, int]]:
     return {f"cache {i}": (2, 1 + i) for i in range(2 * model.config.num_hidden_layers)}
 
 
-def _compile(
-    model: Any, count: int, rows: int, positions: range, ranges: Ranges, options: Options, reveal: Reveal, weights: dict[str, torch.Tensor]
-) -> Plan:
+def _draft(model: Any, count: int, rows: int, positions: range, ranges: Ranges, options: Options, reveal: Reveal) -> Draft:
     captured = _capture(model, count, rows)
-    past = captured.inputs[2:]
-    states = _states(model)
-    place = captured.inputs[1]
-    lowering = Lowering(
-        captured,
-        ranges,
-        options,
-        public={} if rows else {place: torch.tensor(0)},
-        position=(place, positions) if rows else None,
-        states=states,
-        reads=dict(zip(past, states, strict=False)),
-        argmax=reveal == "token",
-    )
-    builder = lowering.run()
+    past, place = captured.inputs[2:], captured.inputs[1]
+    settings = {
+        "position": (place, positions) if rows else None,
+        "states": _states(model),
+        "reads": dict(zip(past, _states(model), strict=False)),
+        "argmax": reveal == "token",
+    }
+    further = {"first_position": positions[0], "positions": len(positions) if rows else 0, "end": _end(model)}
+    return Draft(captured, ranges, options, {} if rows else {place: torch.tensor(0)}, settings=settings, further=further)
+
+
+def _compile(draft: Draft, weights: dict[str, torch.Tensor]) -> Plan:
+    builder = draft.lowering().run()
     weights |= {name: tensor for name, tensor in builder.tensors.items() if name not in weights}
-    only_tokens = replace(captured, inputs=captured.inputs[:1], structure='{"leaf": 0}')
-    serves = len(positions) if rows else 0
-    return finish(builder, only_tokens, {}, first_position=positions[0], positions=serves, end=_end(model))
+    only_tokens = replace(draft.captured, inputs=draft.captured.inputs[:1], structure='{"leaf": 0}')
+    return finish(builder, only_tokens, {}, **draft.further)
 
 
 def _end(model: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from moiety.compile.builder import Builder, Index, Options, Owned, Public, Secre
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
 from moiety.compile.plan import Input, Output, State
-from moiety.errors import InputError, UnsupportedOp
+from moiety.errors import InputError, PlanError, UnsupportedOp
 
 aten = torch.ops.aten
 
@@ -175,16 +175,27 @@ class Lowering:
         if node.target in IGNORED:
             return Public(None)
         used = [self.values[n] for n in node.all_input_nodes]
-        if any(_is_secret(v) for v in used):
-            if any(isinstance(v, Index) for v in used) and RULES[node.target] not in TAKES_INDEX:
-                raise InputError(
-                    f"{node.target} in {self.builder.module or 'the model itself'} computes with secret integers, which can only be looked "
-                    "up in an embedding; name that input in public=(...) if all parties may know it, else pass it as floats"
-                )
-            return RULES[node.target](Call(self, node))
-        if any(isinstance(v, Owned) for v in used):
-            return self._owned(node)
+        try:
+            if any(_is_secret(v) for v in used):
+                return self._lowered(node, used)
+            if any(isinstance(v, Owned) for v in used):
+                return self._owned(node)
+        except (PlanError, InputError) as error:
+            return self.refused(node, error)
         return self._evaluate(node)
+
+    def refused(self, node: fx.Node, error: PlanError | InputError) -> Value:
+        """What takes the place of an operation without a private form: nothing here, the error is raised. A check goes on instead."""
+        raise error
+
+    def _lowered(self, node: fx.Node, used: Sequence[Any]) -> Value:
+        """By the operation's rule."""
+        if any(isinstance(v, Index) for v in used) and RULES[node.target] not in TAKES_INDEX:
+            raise InputError(
+                f"{node.target} in {self.builder.module or 'the model itself'} computes with secret integers, which can only be looked "
+                "up in an embedding; name that input in public=(...) if all parties may know it, else pass it as floats"
+            )
+        return RULES[node.target](Call(self, node))
 
     def _evaluate(self, node: fx.Node) -> Public:
         count = max((len(v.rows) for n in node.all_input_nodes if (v := self.values[n]).rows is not None), default=0)

@@ -1,8 +1,8 @@
 """Compile a module: capture, calibrate, lower, cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -16,6 +16,8 @@ from moiety.compile.plan import Plan
 from moiety.compile.signature import fingerprint
 from moiety.errors import InputError
 
+L = TypeVar("L", bound=Lowering)
+
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -26,7 +28,42 @@ class Compiled:
     ranges: Ranges
 
 
-def compile_model(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A model captured and measured, ready to be lowered. ``settings`` go to the lowering, ``further`` into the plan."""
+
+    captured: Captured
+    ranges: Ranges
+    options: Options
+    public: Mapping[str, Any]
+    inputs: Sequence[Any] = ()
+    """The example inputs, flattened: what a caller would give, in the order of ``captured.inputs``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+    def lowering(self) -> Lowering:
+        """A lowering of the draft, not yet run."""
+        return self.lowering_as(Lowering)
+
+    def lowering_as(self, kind: type[L]) -> L:
+        """As ``lowering``, of another class."""
+        return kind(self.captured, self.ranges, self.options, public=self.public, **self.settings)
+
+    def compiled(self) -> Compiled:
+        """The plan, with its weights."""
+        builder = self.lowering().run()
+        return Compiled(finish(builder, self.captured, self.public, **self.further), builder.tensors, self.ranges)
+
+
+def compile_model(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Compiled:
+    """Compile ``model`` for inputs of these shapes and these values of its public inputs. ``options`` are those of :func:`draft`.
+
+    Raises UnsupportedOp (all operations at once), PlanError, InputError.
+    """
+    return draft(model, args, kwargs, **options).compiled()
+
+
+def draft(
     model: torch.nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
@@ -38,12 +75,11 @@ def compile_model(
     variants: Mapping[str, str] | None = None,
     failure_budget: float = 0.0,
     options: Options | None = None,
-) -> Compiled:
-    """Compile ``model`` for inputs of these shapes and these values of its public inputs.
+) -> Draft:
+    """Capture ``model`` and measure its ranges.
 
     ``calibration``: public example inputs (positional) on which ranges are measured beside ``args``; without them, inputs like
-    ``args`` are made up. ``ranges``: ranges found before.
-    Raises UnsupportedOp (all operations at once), PlanError, InputError.
+    ``args`` are made up. ``ranges``: ranges found before; they join those measured here. Raises PlanError, InputError.
     """
     captured = capture(model, args, kwargs)
     leaves = flatten(args, kwargs or {})
@@ -54,9 +90,7 @@ def compile_model(
     further = inputs_like(given, named) if calibration is None else [flatten(example, {}) for example in calibration]
     found = join(calibrate(captured, [leaves, *further]), ranges or {})
     chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget)
-    builder = Lowering(captured, found, chosen, public=named).run()
-    plan = finish(builder, captured, named)
-    return Compiled(plan, builder.tensors, found)
+    return Draft(captured, found, chosen, named, leaves)
 
 
 def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int = 4) -> list[list[Any]]:
