@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 import msgspec
 import torch
 
-from moiety.compile import passes, program, rules_arithmetic, rules_nn, rules_piecewise, rules_shape  # noqa: F401  (importing them registers the rules)
+from moiety.compile import (  # noqa: F401  (importing them registers the rules)
+    passes,
+    program,
+    rules_arithmetic,
+    rules_attention,
+    rules_functions,
+    rules_nn,
+    rules_piecewise,
+    rules_shape,
+)
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate
 from moiety.compile.capture import Captured, capture, flatten

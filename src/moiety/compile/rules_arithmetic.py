@@ -8,9 +8,6 @@ import torch
 
 from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret, Square
 from moiety.compile.lower import Call, aten, rule
-from moiety.compile.tables import Wanted
-from moiety.errors import UnsupportedOp
-from moiety.mpc.functions import activations
 
 PUBLIC_FRACTION = 14
 """Fraction bits of public factors (rotary angles, scales) that are not integers."""
@@ -37,10 +34,10 @@ def subtract_from(call: Call) -> Secret:
 @rule(aten.neg.default)
 def negate(call: Call) -> Secret:
     """The negative."""
-    return _negative(call.builder, call.args[0])
+    return negative(call.builder, call.args[0])
 
 
-def _negative(b: Builder, x: Secret) -> Secret:
+def negative(b: Builder, x: Secret) -> Secret:
     """Factors stay positive, so that a range keeps its ends and a sum of two secrets needs no truncation."""
     x = b.plain(x)
     return replace(x, node=b.emit("negate", x.node))
@@ -50,7 +47,7 @@ def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
     """first + sign * second for any mixture of secret and other operands."""
     x, y = first, second
     if isinstance(y, Secret) and sign != 1:
-        y = _scaled(call, y, sign)
+        y = scaled(call, y, sign)
     elif sign != 1:
         y = _negated(y, sign)
     if not isinstance(x, Secret):
@@ -63,7 +60,7 @@ def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
     if isinstance(y, Owned):
         w = b.weight(y, x.fraction, packed=False, factor=x.factor)
         return replace(x, node=b.emit("add", x.node, w), shape=call.shape, bound=call.bound)
-    words = b.encoded(_as_public(y), x.fraction, x.factor)
+    words = b.encoded(as_public(y), x.fraction, x.factor)
     return replace(x, node=b.emit("add_public", x.node, words), shape=call.shape, bound=call.bound)
 
 
@@ -80,14 +77,15 @@ def _aligned(call: Call, x: Secret, y: Secret) -> tuple[Secret, Secret]:
     return b.settled(x, fraction), b.settled(y, fraction)
 
 
-def _as_public(value: Any) -> Public:
+def as_public(value: Any) -> Public:
+    """A number or a tensor as a value that everybody knows."""
     return value if isinstance(value, Public) else Public(value)
 
 
 def _negated(value: Any, sign: float) -> Any:
     if isinstance(value, Owned):
         return Owned(sign * value.tensor, f"{sign}*({value.name})")
-    value = _as_public(value)
+    value = as_public(value)
     if value.rows is not None:
         return Public(None, tuple(sign * row for row in value.rows))
     return Public(sign * value.value)
@@ -104,8 +102,8 @@ def multiply(call: Call) -> Any:
             return Square(x)
         return call.builder.multiply(x, y, call.shape, call.bound)
     if isinstance(y, Owned):
-        return _times_owned(call, x, y)
-    return _scaled(call, x, y)
+        return times_owned(call, x, y)
+    return scaled(call, x, y)
 
 
 def _same(x: Secret, y: Secret) -> bool:
@@ -114,7 +112,8 @@ def _same(x: Secret, y: Secret) -> bool:
     return (x.node, x.factor, names[0]) == (y.node, y.factor, names[1])
 
 
-def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
+def times_owned(call: Call, x: Secret, w: Owned) -> Secret:
+    """x times a tensor of the owner, which stays pending where a layer may take it in."""
     b, fraction = call.builder, call.builder.weight_fraction(w)
     if w.tensor.ndim == 1 and w.tensor.shape[:1] == x.shape[-1:] and x.gain is None and x.shift is None:
         if x.bits + fraction > ROOM:  # now, by its own bound: from here on the bound is that of the value with its gain
@@ -125,13 +124,13 @@ def _times_owned(call: Call, x: Secret, w: Owned) -> Secret:
     return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
 
 
-def _scaled(call: Call, x: Secret, by: Any) -> Secret:
+def scaled(call: Call, x: Secret, by: Any) -> Secret:
     """x times something public: a lone number only changes the factor."""
-    y, b = _as_public(by), call.builder
+    y, b = as_public(by), call.builder
     number = _number(y)
     x = b.plain(x)
     if number is not None and number != 0:
-        x = _negative(b, x) if number < 0 else x
+        x = negative(b, x) if number < 0 else x
         return replace(x, factor=x.factor * abs(number), bound=x.bound * abs(number))
     fraction = _public_fraction(y)
     x = b.fitting_weight(x, fraction, call.bound)
@@ -171,23 +170,6 @@ def square(call: Call) -> Any:
     return Square(x) if _only_mean(call) else call.builder.multiply(x, x, call.shape, call.bound)
 
 
-@rule(aten.pow.Tensor_Scalar)
-def power(call: Call) -> Any:
-    """Powers 2, 3, 0.5 and -0.5."""
-    x, exponent = call.args
-    match exponent:
-        case 2:
-            return square(call)
-        case 3:
-            second = call.builder.multiply(x, x, call.shape, call.bound ** (2 / 3))
-            return call.builder.multiply(call.builder.settled(second), x, call.shape, call.bound)
-        case 0.5:
-            return root(call)
-        case -0.5:
-            return inverse_root(call)
-    raise UnsupportedOp(f"power {exponent} in {call.builder.module}; 2, 3, 0.5 and -0.5 have a private form")
-
-
 @rule(aten.mean.dim, aten.sum.dim_IntList)
 def total(call: Call) -> Secret:
     """Sum or mean over axes: local; the mean is a factor of the value."""
@@ -215,63 +197,3 @@ def _room_for_square(call: Call, x: Secret) -> Secret:
     x = call.builder.rescaled(x, call.builder.activation_fraction(x.bound))
     bits = np.log2(max(call.bound * x.shape[-1], 1e-9) / x.factor**2) + 2 * x.fraction
     return call.builder.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
-
-
-RELATIVE = Wanted(2.0**-11.8, 0.0)
-
-
-def _positive_table(call: Call, f: Any, x: Secret, bound: float) -> Secret:
-    """A function of positive values over a wide range: relative error, range widened by the margin at both ends."""
-    low, high = call.input_range()
-    margin = 2 * call.builder.options.margin
-    if low <= 0:
-        raise UnsupportedOp(f"{call.node.target} in {call.builder.module} was calibrated at {low:g}; it needs values above zero")
-    return call.builder.table(f, x, low / margin, high * margin, call.builder.options.row_fraction, RELATIVE, bound)
-
-
-@rule(aten.rsqrt.default)
-def inverse_root(call: Call) -> Secret:
-    """1/sqrt(x) of positive values, by table."""
-    return _positive_table(call, activations.rsqrt, call.args[0], call.bound * call.builder.options.margin)
-
-
-@rule(aten.sqrt.default)
-def root(call: Call) -> Secret:
-    """sqrt(x), by table."""
-    x = call.builder.plain(call.args[0])
-    low, high = call.input_range()
-    margin = 2 * call.builder.options.margin
-    wanted = Wanted(2.0**-12, max(high, 1e-6) ** 0.5 * 2.0**-8)
-    return call.builder.table(
-        activations.sqrt, x, max(low / margin, 1e-9), high * margin, call.builder.options.table_fraction, wanted, call.bound
-    )
-
-
-@rule(aten.reciprocal.default)
-def inverse(call: Call) -> Secret:
-    """1/x of positive values, by table."""
-    return _positive_table(call, activations.reciprocal, call.args[0], call.bound * call.builder.options.margin)
-
-
-@rule(aten.div.Tensor, aten.div.Scalar)
-def divide(call: Call) -> Any:
-    """Quotient; a secret divisor is positive and looked up."""
-    x, y = call.args[0], call.args[1]
-    if not isinstance(y, Secret):
-        if isinstance(y, Owned):
-            return _times_owned(call, x, Owned(1 / y.tensor, f"1/({y.name})"))
-        public = _as_public(y)
-        inverted = Public(None, tuple(1 / r for r in public.rows)) if public.rows is not None else Public(1 / torch.as_tensor(public.value))
-        return _scaled(call, x, inverted)
-    node = call.node.args[1]
-    found = call.builder.range_of(call.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
-    margin = 2 * call.builder.options.margin
-    if found.low <= 0:
-        raise UnsupportedOp(f"a division in {call.builder.module} has a divisor calibrated at {found.low:g}; it needs values above zero")
-    fraction = call.builder.options.row_fraction
-    r = call.builder.table(activations.reciprocal, y, found.low / margin, found.high * margin, fraction, RELATIVE, margin / found.low)
-    if isinstance(x, Owned):
-        return _times_owned(call, r, x)
-    if not isinstance(x, Secret):
-        return _scaled(call, r, x)
-    return call.builder.multiply(x, r, call.shape, call.bound)
