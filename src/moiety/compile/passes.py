@@ -9,7 +9,7 @@ import msgspec
 from moiety.compile.plan import Node, Plan
 from moiety.compile.program import kept
 
-PRODUCTS = ("linear", "matmul", "multiply")
+PRODUCTS = ("convolution", "linear", "matmul", "multiply")
 
 
 class Truncation(NamedTuple):

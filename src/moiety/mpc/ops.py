@@ -13,7 +13,7 @@ from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
-from moiety.mpc.functions import maximum, puma, ranges
+from moiety.mpc.functions import convolve, maximum, puma, ranges
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions.bits import size
 from moiety.mpc.functions.table import Table, Window, lookup
@@ -22,6 +22,7 @@ from moiety.mpc.rounds import Words, together
 from moiety.mpc.share import Share
 
 Op = Callable[..., Any]
+Shape = tuple[int, ...]
 OPS: dict[str, Op] = {}
 
 
@@ -105,6 +106,13 @@ def take(party: Party, x: Share, *, axis: int, indices: tuple[int, ...]) -> Shar
 
 
 @op
+def pad(party: Party, x: Share, *, before: Shape, after: Shape) -> Share:
+    """Public zeros before and after each of the last axes."""
+    lead = ((0, 0),) * (len(x.shape) - len(before))
+    return x.map(lambda part: np.pad(part, (*lead, *zip(before, after, strict=True))))
+
+
+@op
 def concat(party: Party, *shares: Share, axis: int) -> Share:
     """Join along one axis."""
     out = shares[0]
@@ -152,6 +160,14 @@ async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
 async def linear(party: Party, x: Share, w: rep3.Weight, *bias: Share, drop: int = 0) -> Share:
     """``x @ w + bias`` with packed weights; ``drop`` as in :func:`multiply`."""
     return await rep3.linear(party, x, w, *bias, drop=drop)
+
+
+@op
+async def convolution(
+    party: Party, x: Share, w: rep3.Weight | Share, *bias: Share, kernel: Shape, stride: Shape, dilation: Shape, drop: int = 0
+) -> Share:
+    """x (N, C, ...), padded, by a packed weight (C * places, out), or in groups by one (out, C / groups, places ...); ``drop`` as above."""
+    return await convolve.convolution(party, x, w, convolve.Windows(kernel, stride, dilation), *bias, drop=drop)
 
 
 @op
@@ -228,6 +244,12 @@ async def relu(party: Party, x: Share, *, bits: int) -> Share:
 async def clamp(party: Party, x: Share, *, bits: int, low: int | None = None, high: int | None = None) -> Share:
     """x between public ends, exact while x lies within 2^(bits - 1) raw units of both."""
     return await clamp_.clamp(party, x, low, high, bits)
+
+
+@op
+async def largest(party: Party, x: Share, *, bits: int) -> Share:
+    """The largest value along the last axis, exactly, while any two differ by less than 2^(bits - 1) raw units."""
+    return await argmax_.exact_max(party, x, bits)
 
 
 @op

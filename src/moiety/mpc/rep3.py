@@ -37,6 +37,22 @@ MATMUL = Bilinear(ring.matmul, _matmul_shape)
 DOT = Bilinear(lambda x, y: (x * y).sum(-1, dtype=x.dtype), lambda x, y: np.broadcast_shapes(x, y)[:-1])
 
 
+class PackedProduct(NamedTuple):
+    """A product with a packed weight and the shape of its result. ``add(x, w, out, sign)`` adds ``sign * (x . w)`` to ``out``."""
+
+    add: Callable[[Words, ring.Packed, Words, int], object]
+    shape: Callable[[tuple[int, ...], tuple[int, ...]], tuple[int, ...]]
+
+
+def _dense_shape(x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, ...]:
+    if x[-1] != w[0]:
+        raise ProtocolMisuse(f"a value of shape {x} does not fit a weight of shape {w}")
+    return (*x[:-1], w[1])
+
+
+DENSE = PackedProduct(lambda x, w, out, sign: ring.multiply(x, w, out, sign=sign), _dense_shape)
+
+
 class Weight(NamedTuple):
     """A matrix shared once and packed for many products. Parts as in :class:`Share`; evaluators also keep ``[w]`` packed."""
 
@@ -78,36 +94,46 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> 
     return op.apply(x.masked, party.additive(y)) - op.apply(x.mask, y.masked) + cross  # type: ignore[arg-type]
 
 
-async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, drop: int = 0) -> Share:
-    """Exact product at the sum of the fractions. 1 round, 3 E an output element, whatever the inner dimension.
+async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, drop: int = 0) -> Share:
+    """Exact ``op(x, y) + bias`` at the sum of the fractions. 1 round, 3 E an output element, whatever the inner dimension.
 
     ``drop`` > 0 also removes that many fraction bits, in the same round, at the risk of :func:`shift_share`.
     """
-    shape = op.shape(x.shape, y.shape)
-    share = shift_share(party, product_share(party, x, y, op), drop, x.bits)
-    return await reshare(party, share, shape, x.fraction + y.fraction - drop, x.bits)
+    share = _plus(party, product_share(party, x, y, op), bias, x.fraction + y.fraction)
+    return await reshare(party, shift_share(party, share, drop, x.bits), op.shape(x.shape, y.shape), x.fraction + y.fraction - drop, x.bits)
 
 
-def linear_share(party: Party, x: Share, w: Weight) -> Words | None:
-    """Additive shares of ``x @ w`` with packed weights: two GEMMs at P1 and P2, one at P0; 1 E dealt an output element."""
-    if x.shape[-1] != w.shape[0]:
-        raise ProtocolMisuse(f"{x!r} does not fit a weight of shape {w.shape}")
-    cross = party.deal((*x.shape[:-1], w.shape[1]), lambda: ring.multiply(x.mask, w.mask))  # type: ignore[arg-type]
-    if cross is None or not party.evaluates:
+def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -> Words | None:
+    """Additive shares of ``x . w`` with packed weights: two GEMMs at P1 and P2, one at P0; 1 E dealt an output element."""
+    shape = op.shape(x.shape, w.shape)
+
+    def cross() -> Words:
+        out = np.zeros(shape, np.uint64)
+        op.add(x.mask, w.mask, out, 1)  # type: ignore[arg-type]
+        return out
+
+    dealt = party.deal(shape, cross)
+    if dealt is None or not party.evaluates:
         return None
-    out = ring.multiply(x.masked, w.additive, cross.copy())  # type: ignore[arg-type]
-    return ring.multiply(x.mask, w.masked, out, sign=-1)  # type: ignore[arg-type]
+    out = dealt.copy()
+    op.add(x.masked, w.additive, out, 1)  # type: ignore[arg-type]
+    op.add(x.mask, w.masked, out, -1)  # type: ignore[arg-type]
+    return out
 
 
-async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, drop: int = 0) -> Share:
-    """``x @ w + bias`` at the sum of the fractions. 1 round, 3 E an output element; ``drop`` as in :func:`product`."""
-    share = linear_share(party, x, w)
-    if bias is not None:
-        if bias.fraction != x.fraction + w.fraction:
-            raise ProtocolMisuse(f"{bias!r} does not have the {x.fraction + w.fraction} fraction bits of the product")
-        share = None if share is None else share + party.additive(bias)
-    share = shift_share(party, share, drop)
-    return await reshare(party, share, (*x.shape[:-1], w.shape[1]), x.fraction + w.fraction - drop)
+async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, op: PackedProduct = DENSE, drop: int = 0) -> Share:
+    """``x . w + bias`` at the sum of the fractions. 1 round, 3 E an output element; ``drop`` as in :func:`product`."""
+    share = _plus(party, linear_share(party, x, w, op), bias, x.fraction + w.fraction)
+    return await reshare(party, shift_share(party, share, drop), op.shape(x.shape, w.shape), x.fraction + w.fraction - drop)
+
+
+def _plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
+    """Additive shares of a product of that fraction and of its bias together."""
+    if bias is None:
+        return share
+    if bias.fraction != fraction:
+        raise ProtocolMisuse(f"{bias!r} does not have the {fraction} fraction bits of the product")
+    return None if share is None else share + party.additive(bias)
 
 
 def wrap_truncate_share(party: Party, z: Share, drop: int) -> Words | None:

@@ -7,7 +7,7 @@ import numpy as np
 from mpc_runs import share, share_bits
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, clamp, compare, maximum, puma, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, clamp, compare, convolve, maximum, puma, ranges, relu, select, table
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
@@ -43,6 +43,15 @@ async def _shifted(party: Party, x: Share, y: Share) -> Share:
 async def _linear_with_bias(party: Party, x: Share, w: Share, bias: Share) -> Share:
     packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
     return await rep3.linear(party, x, packed, bias.as_fraction(2 * F), drop=F)
+
+
+async def _convolution(party: Party, x: Share, w: Share) -> Share:
+    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
+    return await convolve.convolution(party, x, packed, convolve.Windows((2,), (1,), (2,)))
+
+
+async def _convolution_in_groups(party: Party, x: Share, w: Share, bias: Share) -> Share:
+    return await convolve.convolution(party, x, w, convolve.Windows((2,), (2,), (1,)), bias.as_fraction(2 * F), drop=F)
 
 
 async def _wide_table(party: Party, x: Share) -> Share:
@@ -101,6 +110,10 @@ CASES = {
     "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
     "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
     "linear_with_bias": Case(_linear_with_bias, _both(_two((3, 4), (4, 5), alike=False), lambda seed, grow=1: _reals(5)(seed))),
+    "convolution": Case(_convolution, _two((2, 3, 5), (6, 4), alike=False)),
+    "convolution_in_groups": Case(
+        _convolution_in_groups, _both(_two((2, 4, 6), (4, 2, 2), alike=False), lambda seed, grow=1: _reals(4)(seed))
+    ),
     "product_drop": Case(lambda party, x, y: rep3.product(party, x, y, drop=F), _two((5, 3), (5, 3))),
     "spread": Case(ops.spread, _reals(5, 3)),
     "wide_table": Case(_wide_table, _reals(9)),
