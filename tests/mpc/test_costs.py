@@ -10,7 +10,7 @@ from mpc_runs import links_by_wave, run, shapes, share, share_bits
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import rep3
 from moiety.mpc.cost import drive_on_shapes
-from moiety.mpc.functions import argmax, bits, compare, maximum, puma, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, compare, maximum, puma, puma_root, ranges, relu, select, table
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Scope
 from moiety.mpc.share import Share
@@ -117,6 +117,10 @@ def test_closed_forms_of_the_docstrings():
     assert cost_of(puma.gelu, many) == (4 * 56 + 94.375 + 48 + 48, 8)
     assert cost_of(puma.silu, many) == (4 * 56 + 94.375 + 48 + 48, 8)
     assert cost_of(puma.neg_exp, many, t=5) == (50.875 + 5 * 56 + 32, 11)
+    for low, high, rest in ((3, 24, (248, 8)), (3, 40, (280, 9))):
+        thresholds = shapes(compare.below, many, thresholds=[1] * (high - low - 1), bits=high + 1)[1]
+        expected = thresholds.total_bytes / 800 + 8 * (high - low - 1) + 32 + rest[0], thresholds.rounds + rest[1]
+        assert cost_of(puma_root.rsqrt, many, low=low, high=high) == expected
 
 
 def cost_of(op, *inputs, **options):

@@ -7,7 +7,8 @@ from scipy.special import erf, expit
 from scipy.special import softmax as true_softmax
 
 from moiety import ring
-from moiety.mpc.functions import puma
+from moiety.errors import ProtocolMisuse
+from moiety.mpc.functions import puma, puma_root
 from moiety.mpc.rounds import Role
 
 GRID = np.linspace(-20, 20, 1_000_001)
@@ -83,3 +84,41 @@ def test_softmax_follows_its_float_form(length, fraction):
     assert np.abs(exact - expected).max() < 3 * 2.0**-fraction + 6e-5
     quick = opened(run(puma.softmax, held, inverse=puma.reciprocal_table(length, fraction), max_step_bits=fraction - 2)) / 2**fraction
     assert np.abs(quick - expected).max() < 2e-3  # the limit form is not invariant under a shift of the row
+
+
+@pytest.mark.parametrize(("coefficients", "largest"), [(puma_root.ROOT, 8.2e-5), (puma_root.ROOT_QUADRATIC, 5.0e-3)])
+def test_inverse_root_in_float_has_the_known_errors(coefficients, largest):
+    x = np.geomspace(2.0**-40, 2.0**40, 1_000_001)
+    error = np.abs(puma_root.rsqrt_float(x, coefficients) * np.sqrt(x) - 1).max()
+    assert error == pytest.approx(largest, rel=0.01)
+
+
+def whole_range(low, high):
+    """Integers from 2^low to 2^high evenly by size, and every power of two with its neighbours."""
+    spread = np.exp2(np.random.default_rng(high).uniform(low, high, 3000)).astype(np.int64)
+    powers = np.int64(1) << np.arange(low, high)
+    x = np.concatenate([spread, powers, powers + 1, 2 * powers - 1])
+    return x[(x >= 1 << low) & (x < 1 << high) & (x.astype(float).astype(np.int64) == x)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 61), (0, 2), (0, 18), (3, 40), (20, 61), (59, 61)])
+@pytest.mark.parametrize("fraction", [0, 13, 14, 28, 41])
+def test_inverse_root_follows_its_float_form_over_its_whole_range(fraction, low, high):
+    x = whole_range(low, high)
+    found = run(puma_root.rsqrt, share(x, fraction), low=low, high=high)
+    assert found.results[Role.P1].fraction == puma_root.root_fraction(fraction, low)
+    result = opened(found) / 2.0 ** puma_root.root_fraction(fraction, low)
+    error = np.abs(result / puma_root.rsqrt_float(x / 2.0**fraction) - 1)
+    assert error.max() < 2.0**-19 + 2.0 ** ((high - low - 80) / 2)
+    assert opened(found).max() < 2**60 + 2**47, "the largest result still leaves room for a truncation"
+
+
+def test_inverse_root_of_what_lies_below_its_range_is_finite():
+    found = run(puma_root.rsqrt, share([0, 1, 15], 14), low=4, high=20)
+    assert (np.abs(opened(found)) < 2**62).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 8), (5, 6), (0, 62), (9, 8)])
+def test_inverse_root_refuses_a_range_it_cannot_serve(low, high):
+    with pytest.raises(ProtocolMisuse, match="inverse root"):
+        run(puma_root.rsqrt, share([1]), low=low, high=high)

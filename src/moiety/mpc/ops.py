@@ -13,7 +13,7 @@ from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
-from moiety.mpc.functions import convolve, maximum, puma, ranges
+from moiety.mpc.functions import convolve, maximum, puma, puma_root, ranges
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions.bits import size
 from moiety.mpc.functions.table import Table, Window, lookup
@@ -274,6 +274,12 @@ async def puma_silu(party: Party, x: Share) -> Share:
 async def puma_neg_exp(party: Party, x: Share, *, t: int) -> Share:
     """PUMA's published exponential of values that are not positive: ``(1 + x / 2^t)^(2^t)`` above -14, else 0."""
     return await puma.neg_exp(party, x, t)
+
+
+@op
+async def puma_rsqrt(party: Party, x: Share, *, low: int, high: int) -> Share:
+    """PUMA's published inverse square root of values from 2^low to 2^high raw units."""
+    return await puma_root.rsqrt(party, x, low, high)
 
 
 @op

@@ -7,7 +7,7 @@ import numpy as np
 from mpc_runs import share, share_bits
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, clamp, compare, convolve, maximum, puma, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, clamp, compare, convolve, maximum, puma, puma_root, ranges, relu, select, table
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
@@ -82,6 +82,10 @@ def _integers(seed: int, shape: tuple[int, ...], bound: float, grow: int) -> Any
     return np.random.default_rng(seed).integers(-top, top, (shape[0] * grow, *shape[1:]))
 
 
+def _positives(*shape: int) -> Callable[..., tuple[Any, ...]]:
+    return lambda seed, grow=1: (share(np.abs(_integers(seed, shape, 3.5, grow)) + 2, F, seed=seed + 1),)
+
+
 def _two(first: tuple[int, ...], second: tuple[int, ...], *, alike: bool = True) -> Callable[..., tuple[Any, ...]]:
     def inputs(seed: int, grow: int = 1) -> tuple[Any, ...]:
         x, y = _integers(seed, first, 3, grow), _integers(seed + 9, second, 3, grow if alike else 1)
@@ -141,6 +145,7 @@ CASES = {
     "any_flag": Case(ops.any_flag, _both(_counts, _counts)),
     "puma_gelu": Case(puma.gelu, _reals(9)),
     "puma_silu": Case(puma.silu, _reals(9)),
+    "puma_rsqrt": Case(lambda party, x: puma_root.rsqrt(party, x, 1, F + 2), _positives(9)),
     "puma_exp": Case(lambda party, x: puma.neg_exp(party, -x, 3), _reals(9)),
     "puma_softmax": Case(lambda party, x: puma.softmax(party, x, puma.reciprocal_table(5, F), 3, max_step_bits=F - 4), _reals(2, 5)),
 }

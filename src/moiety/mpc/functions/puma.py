@@ -48,13 +48,14 @@ EXP_BITS = 28
 """Squares of values below 4 then stay below 2^60."""
 
 
-def _polynomial_float(x: Reals, coefficients: dict[int, float]) -> Reals:
+def polynomial_float(x: Reals, coefficients: dict[int, float]) -> Reals:
+    """The sum of ``c * x^k``."""
     return np.asarray(sum(c * x**k for k, c in coefficients.items()))
 
 
 def _pieces_float(x: Reals, cuts: Sequence[float], left: dict[int, float], middle: dict[int, float]) -> Reals:
     in_left = (x >= cuts[0]) & (x < cuts[1])
-    return np.where(x > cuts[2], x, np.where(in_left, _polynomial_float(x, left), np.where(x < cuts[0], 0.0, _polynomial_float(x, middle))))
+    return np.where(x > cuts[2], x, np.where(in_left, polynomial_float(x, left), np.where(x < cuts[0], 0.0, polynomial_float(x, middle))))
 
 
 def gelu_float(x: Reals) -> Reals:
@@ -96,7 +97,7 @@ async def _pieces(party: Party, x: Share, cuts: Sequence[float], parts: tuple[di
     raw = [round(cut * 2**x.fraction) for cut in cuts]
     raw[2] += 1  # x > cut is: not below the next word
     (low, mid, not_high), powers = await together(party, below(party, x, raw, bits), _powers(party, x))
-    segments = [_polynomial(powers, coefficients) for coefficients in parts]
+    segments = [polynomial(powers, coefficients) for coefficients in parts]
     segments.append(x.times(1 << COEFFICIENT_BITS, COEFFICIENT_BITS))
     flags = [xor(low, mid), xor(mid, not_high), invert(not_high)]
     return await rescale(party, await _sum_selected(party, flags, segments), x.fraction)
@@ -104,16 +105,17 @@ async def _pieces(party: Party, x: Share, cuts: Sequence[float], parts: tuple[di
 
 async def _powers(party: Party, x: Share) -> dict[int, Share]:
     """Powers 1, 2, 3, 4, 6 at the fraction of x: three products in a row, each with an exact truncation. 6 rounds."""
-    second = await _times(party, x, x)
-    third, fourth = await together(party, _times(party, x, second), _times(party, second, second))
-    return {1: x, 2: second, 3: third, 4: fourth, 6: await _times(party, third, third)}
+    second = await times(party, x, x)
+    third, fourth = await together(party, times(party, x, second), times(party, second, second))
+    return {1: x, 2: second, 3: third, 4: fourth, 6: await times(party, third, third)}
 
 
-async def _times(party: Party, x: Share, y: Share) -> Share:
+async def times(party: Party, x: Share, y: Share) -> Share:
+    """Product at the fraction of x, truncated without failures. 2 rounds, 56 B an element."""
     return await rescale(party, await product(party, x, y), x.fraction)
 
 
-def _polynomial(powers: dict[int, Share], coefficients: dict[int, float]) -> Share:
+def polynomial(powers: dict[int, Share], coefficients: dict[int, float]) -> Share:
     """Local: a polynomial with public coefficients, at COEFFICIENT_BITS more fraction bits."""
     words = {k: round(c * 2**COEFFICIENT_BITS) for k, c in coefficients.items()}
     terms = [powers[k].times(word, COEFFICIENT_BITS) for k, word in words.items() if k]
@@ -146,7 +148,7 @@ async def _limit_power(party: Party, x: Share, t: int) -> Share:
     power = await rescale(party, x.as_fraction(x.fraction + t), EXP_BITS)
     power = power.plus_public(np.asarray(1 << EXP_BITS, np.uint64))
     for _ in range(t - 1):
-        power = await _times(party, power, power)
+        power = await times(party, power, power)
     return await rescale(party, await product(party, power, power), x.fraction)
 
 
