@@ -113,6 +113,7 @@ def models() -> dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
         "tokens": (Tokens(), (torch.arange(6)[None],), {}),
         "arithmetic": (Arithmetic(), (x.abs() + 1,), {}),
         "step": (Step(), (torch.randn(1, 1, 1, 8), torch.tensor(4), torch.randn(1, 1, 7, 8)), {}),
+        "llama block puma": (Block(True), (rows,), {"variants": "puma"}),
     }
 
 

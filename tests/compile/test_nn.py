@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moiety.compile.builder import Options
-from moiety.errors import PlanError, UnsupportedOp
+from moiety.errors import PlanError, RangeViolation, UnsupportedOp
 
 from .support import compiled, spread
 
@@ -225,9 +225,66 @@ def test_puma_silu() -> None:
     assert compiled(F.silu, spread(3, 8, low=-9, high=9), variants={"silu": "puma"}).error() < 0.1
 
 
-def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(PlanError, match="bolt_gelu"):
-        compiled(F.gelu, spread(3, 8), variants={"gelu": "bolt"})
+@pytest.mark.parametrize("variants", [{"gelu": "bolt"}, {"tanh": "puma"}, {"0:tanh": "puma"}, "bolt"])
+def test_an_unknown_variant_is_refused(variants: dict[str, str] | str) -> None:
+    with pytest.raises(PlanError, match=r"no variant '(bolt|puma)' .* puma: gelu, rsqrt, silu, softmax"):
+        compiled(F.gelu, spread(3, 8), variants=variants)
+
+
+def test_a_variant_for_a_layer_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"no layer third:gelu .* first:gelu, second:gelu"):
+        compiled(Two(), spread(3, 8), variants={"third:gelu": "puma"})
+
+
+@pytest.mark.parametrize("norm", LAYER_NORMS.values(), ids=LAYER_NORMS)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_layer_norm_by_the_inverse_root_of_puma(norm: nn.LayerNorm, scale: float) -> None:
+    x = scale * torch.randn(6, 24)
+    case = compiled(norm, x, variants={"rsqrt": "puma"})
+    assert (case.ops["puma_rsqrt"], case.ops["table"]) == (1, 0)
+    assert case.error() < max(TOLERANCE, 2.0**-13 / scale)
+
+
+def test_puma_for_one_norm_and_for_all_functions() -> None:
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.act = nn.LayerNorm(8), RootMeanSquare(8), nn.GELU()
+
+        def forward(self, x):
+            return F.softmax(self.second(self.act(self.first(x))) + F.silu(x), dim=-1)
+
+    x = spread(4, 8, low=-3, high=3)
+    one = compiled(Layers(), x, variants={"second:rsqrt": "puma"})
+    assert one.plan.modules[[node.op for node in one.plan.nodes].index("puma_rsqrt")] == "second"
+    every = compiled(Layers(), x, variants="puma")
+    assert [every.ops[f"puma_{name}"] for name in ("rsqrt", "gelu", "silu", "neg_exp")] == [2, 1, 1, 1]
+    assert every.ops["table"] == 1, "the reciprocal of the softmax's row sums, for which PUMA has no polynomial of its own"
+    assert one.error() < TOLERANCE
+    assert every.error() < 0.05
+
+
+class RootMeanSquare(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 2, width))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_root_mean_square_norm_by_the_inverse_root_of_puma(scale: float) -> None:
+    """Rows of very different sizes: the exponent of a row's mean square is chosen in secret."""
+    x = scale * torch.randn(6, 24) * torch.logspace(0, 3, 6)[:, None]
+    assert compiled(RootMeanSquare(24), x, variants={"rsqrt": "puma"}).error() < 3e-3
+
+
+def test_inverse_roots_of_puma_notice_what_leaves_their_range() -> None:
+    case = compiled(lambda x: torch.rsqrt(x), spread(3, 8, low=0.5, high=2), variants={"rsqrt": "puma"}, check_ranges=True)
+    assert case.error() < 2e-3
+    with pytest.raises(RangeViolation):
+        case.run(spread(3, 8, low=0.01, high=2))
 
 
 @pytest.mark.parametrize("fraction", [12, 16])

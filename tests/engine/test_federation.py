@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import moiety
 from moiety.engine.federation import Federation, Private, like
 from moiety.errors import ChannelError, ConfigError, InputError
+from moiety.mpc.functions import puma, puma_root
 
 torch = pytest.importorskip("torch")
 
@@ -84,6 +86,40 @@ def test_plans_never_come_from_secrets() -> None:
     assert made.shape == (3, 3)
     assert made.max().item() < 6
     assert like(np.arange(3), np.full(5, 99)).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_bert_with_all_functions_of_puma(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token ids, attention, GeLU, softmax and LayerNorm as PUMA evaluates them, between processes."""
+    transformers, functional = pytest.importorskip("transformers"), torch.nn.functional
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(**sizes, max_position_embeddings=16, initializer_range=0.2)).eval()
+    ids = torch.randint(60, (1, 10))
+    private = federation.deploy(model, {"input_ids": ids}, name="bert-puma", variants="puma")
+    ops = [node.op for node in private.plans[0].nodes]
+    # the embeddings and two layers have a norm or two each; reciprocals of the softmax's sums are tables, and the pooler's tanh
+    assert {op: ops.count(op) for op in ("puma_rsqrt", "puma_gelu", "puma_neg_exp", "table")} == {
+        "puma_rsqrt": 5, "puma_gelu": 2, "puma_neg_exp": 2, "table": 3,
+    }  # fmt: skip
+    found, plain = private(input_ids=ids).last_hidden_state, model(ids).last_hidden_state.detach()
+    assert (found - plain).abs().max() < 0.05
+    monkeypatch.setattr(transformers.activations.GELUActivation, "forward", lambda _, x: in_float(puma.gelu_float)(x))
+    monkeypatch.setattr(functional, "softmax", lambda x, dim: in_float(puma.softmax_float)(x))
+    monkeypatch.setattr(functional, "layer_norm", norm_in_float)
+    model.set_attn_implementation("eager")  # which calls softmax by that name
+    twin = model(ids).last_hidden_state.detach()
+    assert (twin - plain).abs().max() > 0.01, "the published approximations show, in float as well"
+    assert (found - twin).abs().max() < 3e-3
+    assert private.cost.rounds == len(private.plans[0].waves)
+
+
+def in_float(f: Callable[..., Any]) -> Callable[..., "torch.Tensor"]:
+    return lambda x: torch.from_numpy(f(x.detach().double().numpy())).float()
+
+
+def norm_in_float(x: "torch.Tensor", shape: Any, weight: "torch.Tensor", bias: "torch.Tensor", eps: float) -> "torch.Tensor":
+    inverse = in_float(puma_root.rsqrt_float)(x.var(-1, correction=0, keepdim=True) + eps)
+    return (x - x.mean(-1, keepdim=True)) * inverse * weight + bias
 
 
 def test_connect(federation: Federation, private: Private) -> None:

@@ -23,6 +23,20 @@ SIGNIFICANT = 12
 """Bits that the largest value of a tensor keeps, however little room a product has."""
 
 
+VARIANTS = {"puma": ("gelu", "rsqrt", "silu", "softmax")}
+"""Published approximations that may be chosen instead of tables, and the functions that each has."""
+
+
+def variants_of(given: Mapping[str, str] | str) -> dict[str, str]:
+    """Variant by function, or by "module:function", of what a caller chose. Raises PlanError for one that does not exist."""
+    named = dict.fromkeys(VARIANTS.get(given, (given,)), given) if isinstance(given, str) else dict(given)
+    for name, variant in named.items():
+        if variant != "exact" and name.rpartition(":")[2] not in VARIANTS.get(variant, ()):
+            known = "; ".join(f"{v}: {', '.join(functions)}" for v, functions in VARIANTS.items())
+            raise PlanError(f"no variant {variant!r} of {name}; functions are exact unless one of these is chosen: {known}")
+    return named
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the compiler may choose; all of it ends up in the plan."""
@@ -37,8 +51,8 @@ class Options:
     """Fraction bits of looked-up reciprocals and inverse roots, one a row."""
     margin: float = 1.5
     """Calibrated ranges are widened by this factor."""
-    variants: Mapping[str, str] = field(default_factory=dict)
-    """Variant by function name, or by "module:function" for one layer: ``{"gelu": "puma"}``."""
+    variants: Mapping[str, str] | str = field(default_factory=dict)
+    """Variant by function name, or by "module:function" for one layer: ``{"gelu": "puma"}``; a lone name stands for all its functions."""
     check_ranges: bool = False
     failure_budget: float = 0.0
     """Expected gross truncation errors a run may have; 0 keeps every truncation failure-free. It is a leakage budget, too."""
@@ -106,6 +120,8 @@ class Builder:
 
     def __init__(self, options: Options, ranges: Ranges) -> None:
         self.options, self.ranges = options, ranges
+        self._variants = variants_of(options.variants)
+        self._asked: set[str] = set()
         self.nodes: list[Node] = []
         self.modules: list[str] = []
         self.constants: list[Constant] = []
@@ -280,12 +296,7 @@ class Builder:
 
     def table(self, f: tables.Function, x: Secret, low: float, high: float, fraction: int, wanted: tables.Wanted, bound: float) -> Secret:
         """Look f up at x, which lies in [low, high]."""
-        x = self.plain(x)
-        if x.factor < 0:
-            x = self.settled(x)
-        excess = math.ceil(math.log2(max(abs(low), abs(high)) / x.unit) - ROOM)
-        if excess > 0:  # a small value whose products left it more fraction bits than the table's range has room for
-            x = self.rescaled(x, x.fraction - excess)
+        x = self.in_units(x, low, high)
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
         self.check(x, low, high)
         self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
@@ -293,6 +304,15 @@ class Builder:
         windows = tuple(int(v) for level in choice.levels for v in level.window)
         node = self.emit("table", x.node, *levels, windows=windows, fraction=fraction)
         return Secret(node, x.shape, fraction, bound)
+
+    def in_units(self, x: Secret, low: float, high: float) -> Secret:
+        """x, which lies in [low, high], as what a function can be evaluated at: plain, of a positive factor, with room in the ring."""
+        x = self.plain(x)
+        if x.factor < 0:
+            x = self.settled(x)
+        excess = math.ceil(math.log2(max(abs(low), abs(high)) / x.unit) - ROOM)
+        # a small value's products may have left it more fraction bits than the range has room for
+        return self.rescaled(x, x.fraction - excess) if excess > 0 else x
 
     def check(self, x: Secret, low: float, high: float) -> None:
         """Have the run notice when x leaves [low, high], if the options ask for it."""
@@ -307,8 +327,16 @@ class Builder:
 
     def variant(self, function: str) -> str:
         """Which form of a function this layer uses."""
-        chosen = self.options.variants
-        return chosen.get(f"{self.module}:{function}", chosen.get(function, "exact"))
+        layer = f"{self.module}:{function}"
+        self._asked.add(layer)
+        return self._variants.get(layer, self._variants.get(function, "exact"))
+
+    def check_variants(self) -> None:
+        """Raises PlanError when a variant was chosen for a layer that never asked for that function."""
+        for name in self._variants:
+            if ":" in name and name not in self._asked:
+                layers = ", ".join(sorted(self._asked)) or "none"
+                raise PlanError(f"no layer {name} in this model, for which a variant was chosen; layers that have variants: {layers}")
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:

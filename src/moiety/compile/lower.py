@@ -120,6 +120,7 @@ class Lowering:
                 self.values[node] = self._call(node)
             elif node.op == "output":
                 self._outputs(node.args[0])
+        self.builder.check_variants()
         return self.builder
 
     def _unsupported(self) -> list[str]:

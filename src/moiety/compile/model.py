@@ -81,14 +81,15 @@ def draft(
     calibration: Sequence[tuple[Any, ...]] | None = None,
     ranges: Ranges | None = None,
     check_ranges: bool = False,
-    variants: Mapping[str, str] | None = None,
+    variants: Mapping[str, str] | str | None = None,
     failure_budget: float = 0.0,
     options: Options | None = None,
 ) -> Draft:
     """Capture ``model`` and measure its ranges.
 
     ``calibration``: public example inputs (positional) on which ranges are measured beside ``args``; without them, inputs like
-    ``args`` are made up. ``ranges``: ranges found before; they join those measured here. Raises PlanError, InputError.
+    ``args`` are made up. ``ranges``: ranges found before; they join those measured here. ``variants``: as in :class:`Options`, for instance
+    ``"puma"``. Raises PlanError, InputError.
     """
     captured = capture(model, args, kwargs)
     leaves = flatten(args, kwargs or {})

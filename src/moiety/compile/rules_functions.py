@@ -1,16 +1,18 @@
 """Lowering of functions of one secret: powers, quotients, and whatever a table serves."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
-from moiety.compile.builder import Owned, Public, Secret
+from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import as_public, scaled, square, times_owned
 from moiety.compile.tables import Function, Wanted
 from moiety.errors import UnsupportedOp
 from moiety.mpc.functions import activations
+from moiety.mpc.functions.puma_root import root_fraction
 
 ACTIVATION = Wanted(2.0**-10.75)
 """With the truncation of what comes in and goes out, an activation stays within 2^-10."""
@@ -18,19 +20,32 @@ ACTIVATION = Wanted(2.0**-10.75)
 RELATIVE = Wanted(2.0**-11.8, 0.0)
 
 
-def _positive_table(call: Call, f: Any, x: Secret, bound: float) -> Secret:
-    """A function of positive values over a wide range: relative error, range widened by the margin at both ends."""
+def _positive_range(call: Call) -> tuple[float, float]:
+    """Calibrated ends of the first argument, which must be positive, widened by the margin at both ends."""
     low, high = call.input_range()
     margin = 2 * call.builder.options.margin
     if low <= 0:
         raise UnsupportedOp(f"{call.node.target} in {call.builder.module} was calibrated at {low:g}; it needs values above zero")
-    return call.builder.table(f, x, low / margin, high * margin, call.builder.options.row_fraction, RELATIVE, bound)
+    return low / margin, high * margin
 
 
 @rule(aten.rsqrt.default)
 def inverse_root(call: Call) -> Secret:
-    """1/sqrt(x) of positive values, by table."""
-    return _positive_table(call, activations.rsqrt, call.args[0], call.bound * call.builder.options.margin)
+    """1/sqrt(x) of positive values, by table or in the chosen variant."""
+    b = call.builder
+    return inverse_roots(b, call.args[0], *_positive_range(call), b.options.row_fraction, call.bound * b.options.margin)
+
+
+def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int, bound: float) -> Secret:
+    """1/sqrt(x) for x in [low, high]: by table at ``fraction``, or in the variant that this layer chose."""
+    if b.variant("rsqrt") == "exact":
+        return b.table(activations.rsqrt, x, low, high, fraction, RELATIVE, bound)
+    x = b.in_units(x, low, high)
+    b.check(x, low, high)
+    top = min(ROOM, max(2, math.ceil(math.log2(high / x.unit))))
+    least = max(0, min(top - 2, math.floor(math.log2(low / x.unit))))
+    node = b.emit("puma_rsqrt", x.node, low=least, high=top)
+    return Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
 
 
 @rule(aten.sqrt.default)
@@ -48,7 +63,9 @@ def root(call: Call) -> Secret:
 @rule(aten.reciprocal.default)
 def inverse(call: Call) -> Secret:
     """1/x of positive values, by table."""
-    return _positive_table(call, activations.reciprocal, call.args[0], call.bound * call.builder.options.margin)
+    b = call.builder
+    low, high = _positive_range(call)
+    return b.table(activations.reciprocal, call.args[0], low, high, b.options.row_fraction, RELATIVE, call.bound * b.options.margin)
 
 
 @rule(aten.div.Tensor, aten.div.Scalar)

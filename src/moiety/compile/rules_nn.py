@@ -9,10 +9,9 @@ import torch
 from moiety.compile.builder import ROOM, Index, Owned, Public, Secret
 from moiety.compile.lower import Call, _describe, aten, rule, takes_index
 from moiety.compile.plan import Input
-from moiety.compile.rules_functions import RELATIVE
+from moiety.compile.rules_functions import inverse_roots
 from moiety.compile.rules_shape import as_secret
 from moiety.errors import InputError, UnsupportedOp
-from moiety.mpc.functions import activations
 
 
 @rule(aten.linear.default)
@@ -108,7 +107,7 @@ def layer_norm(call: Call) -> Secret:
     shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
     # 1 / (n sigma): with n (x - mean) the factor n cancels, and |x - mean| / sigma <= sqrt(n)
     fraction = int(min(ROOM - 1 - x.fraction - np.log2(n) / 2, ROOM - 2 + np.log2(n * low**0.5)))
-    inverse = b.table(activations.rsqrt, shifted, low * n**2, high * n**2, fraction, RELATIVE, 1 / (n * low**0.5))
+    inverse = inverse_roots(b, shifted, low * n**2, high * n**2, fraction, 1 / (n * low**0.5))
     total = b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
     centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), total)
     normal = b.settled(b.multiply(Secret(centred, x.shape, x.fraction, 2 * n * x.bound), inverse, x.shape, n**0.5))
