@@ -10,6 +10,7 @@ import msgspec
 from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
 from moiety.errors import MoietyError
+from moiety.ring import keep_freed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +44,7 @@ def announce_to_parent(stop: threading.Event, port: int) -> None:
 def main(arguments: list[str] | None = None, **seams: object) -> int:
     """Run until stopped. ``seams`` (wrap, watcher) go to ``serve``; returns the exit status."""
     options, stop = parser().parse_args(arguments), threading.Event()
+    keep_freed()
     try:
         deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)
         serve(

@@ -5,6 +5,7 @@
 | ``fixed`` | ``encode``, ``decode``: reals to words and back |
 | ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
 | ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
+| ``memory`` | ``keep_freed``: buffers that a process keeps for its next arrays |
 """
 
 from moiety.ring.fixed import decode, encode
@@ -24,6 +25,7 @@ from moiety.ring.kernels import (
     use,
     wrap_truncate,
 )
+from moiety.ring.memory import keep_freed
 from moiety.ring.prg import Prg, derive
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "features",
     "flip",
     "isas",
+    "keep_freed",
     "matmul",
     "multiply",
     "pack",
