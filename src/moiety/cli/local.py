@@ -71,13 +71,12 @@ def run_vendor(request: Request, screen: Screen) -> dict[str, Any]:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         try:
             report = _follow(process, screen)
-            status = process.wait(FAREWELL_S)
         finally:
-            _end(process)
+            _end(process)  # with its report it has no more to say, however long it takes to give back its memory
         if report is None:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise ChannelError(f"the model owner's process ended with status {status}: {''.join(said) or 'it said nothing'}")
+            raise ChannelError(f"the model owner's process ended with status {process.returncode}: {''.join(said) or 'it said nothing'}")
         return report
 
 
