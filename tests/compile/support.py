@@ -152,3 +152,23 @@ def spread(*shape: int, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
     """Values that fill [low, high] evenly, both ends included."""
     count = int(np.prod(shape))
     return torch.linspace(low, high, count)[torch.randperm(count)].reshape(shape)
+
+
+class All(torch.nn.Module):
+    """Several functions of parts of one input: a capture takes longer than a run."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        super().__init__()
+        self.functions = functions
+        self.layers = torch.nn.ModuleList(f for f in functions.values() if isinstance(f, torch.nn.Module))
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        return {name: function(x) for name, function in self.functions.items()}
+
+
+def errors_above(tolerance: float, case: Case) -> dict[str, float]:
+    """Which outputs of a case of ``All`` are off by more, and by how much."""
+    found, wanted = case.run(), case.expected()
+    assert all(found[name].shape == wanted[name].shape for name in wanted)
+    errors = {name: float((found[name] - wanted[name]).abs().max()) for name in wanted}
+    return {name: error for name, error in errors.items() if not error < tolerance}

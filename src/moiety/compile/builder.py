@@ -1,7 +1,7 @@
 """Values of a model while it is being lowered, and the builder that collects the plan's nodes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,7 +112,16 @@ class Square:
     x: Secret
 
 
-Value = Public | Owned | Index | Secret | Square | tuple[Any, ...]
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer whose only use is a batch norm. ``lower(weight (out, ...), bias (out,), bound of the result)`` yields it."""
+
+    weight: Owned
+    bias: Owned | None
+    lower: Callable[[Owned, Owned | None, float], Secret]
+
+
+Value = Public | Owned | Index | Secret | Square | Layer | tuple[Any, ...]
 
 
 class Builder:

@@ -106,6 +106,8 @@ def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 def _range(value: Any) -> Range | None:
     if isinstance(value, Range):
         return value
+    if isinstance(value, tuple | list):
+        return next(filter(None, map(_range, value)), None)
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.numel() == 0:
         return None
     low, high = torch.aminmax(value.detach())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Index, Options, Owned, Public, Secret, Square, Value
+from moiety.compile.builder import Builder, Index, Layer, Options, Owned, Public, Secret, Square, Value
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
 from moiety.compile.plan import Input, Output, State
@@ -24,8 +24,10 @@ class Call:
         self.lowering, self.node, self.builder = lowering, node, lowering.builder
         self.args: Any = fx.map_arg(node.args, lambda n: lowering.values[n])
         self.kwargs: Any = fx.map_arg(node.kwargs, lambda n: lowering.values[n])
-        shape = getattr(node.meta.get("val"), "shape", ())
+        made = node.meta.get("val")
+        shape = getattr(made[0] if isinstance(made, tuple | list) else made, "shape", ())
         self.shape: tuple[int, ...] = tuple(int(s) for s in shape)
+        """Of the result; of several, of the first."""
 
     def arg(self, position: int, name: str = "", default: Any = None) -> Any:
         if position < len(self.args):
@@ -260,7 +262,7 @@ class Lowering:
 def _is_secret(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(_is_secret(v) for v in value)
-    return isinstance(value, Secret | Index | Square)
+    return isinstance(value, Secret | Index | Square | Layer)
 
 
 def _describe(value: Any) -> str:

@@ -12,9 +12,11 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     program,
     rules_arithmetic,
     rules_attention,
+    rules_conv,
     rules_functions,
     rules_nn,
     rules_piecewise,
+    rules_pool,
     rules_shape,
 )
 from moiety.compile.builder import Builder, Options
