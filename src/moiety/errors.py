@@ -90,6 +90,12 @@ class PolicyRefused(PlanError):
     code = "MOI-403"
 
 
+class LimitReached(PolicyRefused):
+    """What is asked is allowed, but exceeds a limit or quota of the party: memory, sessions, runs a minute, answers a day."""
+
+    code = "MOI-405"
+
+
 class BudgetExceeded(PlanError):
     """Expected truncation failures exceed the budget that the user gave."""
 

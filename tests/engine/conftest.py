@@ -12,6 +12,7 @@ import pytest
 from moiety.engine import launch
 from moiety.engine.directory import Entry, Rules, write
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
+from moiety.engine.limits import MODEST
 from moiety.engine.owner import OwnerSession, open_session
 from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
@@ -69,7 +70,7 @@ class Threads:
 
 @pytest.fixture
 def threads(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Threads]:
-    """Seams of single parties come as the parameter: {name: {"wrap": ..., "watcher": ...}}."""
+    """The parameter has seams of single parties, {name: {"wrap": ..., "watcher": ...}}, and may have {"limits": Limits(...)}."""
     out, stop, complete = Threads(tmp_path), threading.Event(), threading.Event()
     identities = {name: create_identity(name, tmp_path / name) for name in (*PARTIES, MODEL_OWNER, CLIENT)}
     ports: dict[str, int] = dict.fromkeys(PARTIES, 0)
@@ -84,7 +85,7 @@ def threads(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Threads]
             )
             for name, one in identities.items()
         }
-        write(out.federation, entries, launch.OPEN_TO_ALL)
+        write(out.federation, entries, launch.OPEN_TO_ALL, getattr(request, "param", {}).get("limits", MODEST))
 
     def announce(name: str, port: int) -> None:
         ports[name] = port

@@ -1,10 +1,13 @@
 """The federation file: what is written is read, and every mistake names its key."""
 
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from moiety.engine.directory import Directory, Entry, Rules, load, write
+from moiety.engine.directory import Directory, Entry, Rules, _check_keys, _File, load, write
+from moiety.engine.limits import MODEST, Limits
 from moiety.errors import ConfigError, PolicyRefused
 from moiety.mpc.rounds import Role
 from moiety.net import create_identity
@@ -45,6 +48,24 @@ def test_round_trip(entries: tuple[Path, dict[str, Entry]]) -> None:
         directory.others("lap")
 
 
+def test_patterns(entries: tuple[Path, dict[str, Entry]]) -> None:
+    """A model's own name comes first, then the pattern that says most of it; names of owners may be patterns too."""
+    lab, anyone = Rules(("lab",)), Rules(("l*",), ("*",), ("l?b",), "token", 5, 100)
+    directory = written(entries, {"*": lab, "llm-*": anyone, "llm-x*": lab, "llm-x": anyone})
+    assert [directory.rules(name) for name in ("bert", "llm-a", "llm-xy", "llm-x")] == [lab, anyone, lab, anyone]
+    for verb in ("deploy", "query", "receive"):
+        assert directory.allow(verb, "llm-a", "lab") == anyone
+    with pytest.raises(PolicyRefused, match="lab may not query the model 'bert'; the federation file allows nobody"):
+        directory.allow("query", "bert", "lab")
+
+
+def test_limits(entries: tuple[Path, dict[str, Entry]]) -> None:
+    directory = written(entries)
+    assert directory.limits == MODEST
+    write(directory.path, entries[1], {}, Limits(sessions=3, plan_bytes=99))
+    assert (load(directory.path).limits.sessions, load(directory.path).limits.plan_bytes) == (3, 99)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -61,6 +82,10 @@ def test_round_trip(entries: tuple[Path, dict[str, Entry]]) -> None:
         ("a/identity.crt", "a/nothing.crt", "cannot be read"),
         ("a/identity.crt", "federation.toml", "not a PEM certificate"),
         ('query = ["lab"]', 'query = ["lad"]', "'lad', who is no owner here; did you mean 'lab'"),
+        ('query = ["lab"]', 'query = ["clinic-*"]', "'clinic-.', who is no owner here"),
+        ('query = ["lab"]', 'reveal = "all"', r"Invalid enum value 'all'"),
+        ('query = ["lab"]', "answers_per_day = 0", r"Expected `int` >= 1"),
+        ('query = ["lab"]', 'receive = ["lab"]\n[limits]\nmemory = 1', "unknown key 'memory' in .limits.; did you mean 'memory_bytes'"),
         ("[parties.", "[parties.[", "not TOML"),
     ],
 )
@@ -82,3 +107,14 @@ def test_one_certificate_each(entries: tuple[Path, dict[str, Entry]]) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "federation.toml")
+
+
+def test_the_documented_example() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    raw = tomllib.loads(text.partition("```toml")[2].partition("```")[0])
+    _check_keys(Path("federation.md"), raw)
+    file = msgspec.convert(raw, _File)
+    assert file.models["llm-*"].reveal == "token"
+    assert msgspec.structs.replace(file.limits, memory_bytes=1) == Limits(memory_bytes=1)
+    assert set(raw["limits"]) == set(Limits.__struct_fields__)
+    assert set().union(*raw["models"].values()) == set(Rules.__struct_fields__)

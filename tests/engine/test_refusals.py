@@ -296,7 +296,7 @@ def test_inconsistent_weights(ready: LocalParties, peer: str) -> None:
     with as_owner(ready, wrap=alter(peer, 4, 60)) as owner, pytest.raises(InconsistentInput, match="different weights"):
         owner.deploy("fresh", [plans.mlp()], plans.mlp_weights())  # Open, Roster, Ask, Deploy, then the words
     with as_owner(ready) as owner:
-        assert owner.holding("fresh").weights == ()
+        assert owner.holding("fresh").weights == {}
 
 
 def test_manifests(ready: LocalParties) -> None:

@@ -13,7 +13,7 @@ from moiety.compile.plan import Node, Plan
 from moiety.engine import member
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES
 from moiety.engine.owner import OwnerSession, open_session
-from moiety.engine.store import States
+from moiety.engine.states import States
 from moiety.errors import MoietyError
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key
@@ -171,15 +171,15 @@ def test_a_run_reads_one_snapshot_of_its_model(threads: Threads, monkeypatch: py
     plan, weights = plans.mlp(), plans.mlp_weights()
     with owner(threads, MODEL_OWNER) as session:
         session.deploy("mlp", [plan], weights)
-    taken, replaced, rewind = threading.Barrier(4), threading.Event(), States.rewind
+    taken, replaced, prepare = threading.Barrier(4), threading.Event(), States.prepare
 
     def late(states: States, *rest: Any) -> None:
         if not replaced.is_set():
             taken.wait(10)  # all parties have their snapshot
             assert replaced.wait(10)
-        rewind(states, *rest)
+        prepare(states, *rest)
 
-    monkeypatch.setattr(member.States, "rewind", late)
+    monkeypatch.setattr(member.States, "prepare", late)
     found: list[np.ndarray] = []
 
     def run() -> None:
@@ -220,7 +220,7 @@ def threads_sharing(threads: Threads, plan: Plan) -> bytes:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(member.keys, "digest", watch)
-        patch.setattr(member.States, "rewind", lambda *_: None)
+        patch.setattr(member.States, "prepare", lambda *_: None)
         with owner(threads, CLIENT) as client:
             client.run("mlp", plan, plans.words(X))
     assert len(set(seen)) == 1

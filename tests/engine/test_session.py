@@ -10,7 +10,7 @@ import pytest
 from moiety.engine import keys as key_rules
 from moiety.engine import session as sessions
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES
-from moiety.engine.member import Limits
+from moiety.engine.limits import Limits
 from moiety.engine.owner import OwnerSession, open_session
 from moiety.errors import PolicyRefused
 from moiety.mpc.party import Key
@@ -140,7 +140,7 @@ def test_two_sessions_share_nothing(threads: Threads, seen: Seen) -> None:
         assert threads.logs[name].getvalue().count("aborts") == 1
 
 
-@pytest.mark.parametrize("threads", [{name: {"limits": Limits(sessions=2)} for name in PARTIES}], indirect=True)
+@pytest.mark.parametrize("threads", [{"limits": Limits(sessions=2)}], indirect=True)
 def test_session_limit(threads: Threads) -> None:
     with owner(threads, CLIENT), owner(threads, CLIENT), pytest.raises(PolicyRefused, match="already serves 2 sessions"):
         owner(threads, CLIENT)

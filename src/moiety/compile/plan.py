@@ -139,6 +139,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.msgpack.encode(self)
 
     @property
+    def opens(self) -> bool:
+        """Whether a run of it tells the client anything."""
+        return bool(self.outputs) or self.flag >= 0
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the canonical program, without labels."""
         bare = msgspec.structs.replace(self, modules=(), lookups=())

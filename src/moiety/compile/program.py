@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan
-from moiety.errors import PlanError, PlanMismatch
+from moiety.errors import LimitReached, PlanError, PlanMismatch
 from moiety.mpc import rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party, ShapeParty
-from moiety.mpc.rounds import Order, Schedule, Step, Words
+from moiety.mpc.rounds import Order, Schedule, Scoped, Step, Words
 from moiety.mpc.share import Share
 
 
@@ -96,20 +96,60 @@ def schedule(plan: Plan, party: Party, sources: Sources, order: Order = sorted) 
 
 def costs(plan: Plan) -> Costs:
     """Drive the plan once on shapes, for all roles: exact waves, bytes, and the place of every dealt value."""
-    return costs_and_live(plan)[0]
+    return drive(plan).costs
 
 
 VIEWS = frozenset({"reshape", "permute", "cut", "expand", "as_fraction", "weight", "constant", "state"})
 """Nodes whose results take no memory of their own."""
 
 
-def costs_and_live(plan: Plan) -> tuple[Costs, list[int]]:
-    """As :func:`costs`, with the number of share elements that are alive at every wave."""
-    holder: list[Schedule] = []
+class Driven(NamedTuple):
+    """A plan that was driven on shapes. ``live``: share elements alive at every wave; ``most``: at any moment, local nodes included.
+
+    ``kept``: the shapes of what outlives a run, by node.
+    """
+
+    costs: Costs
+    live: list[int]
+    most: int
+    kept: dict[int, Any]
+
+
+class _Measured(Schedule):
+    """A schedule on shapes that adds up what is alive, and stops at a tensor above ``limit`` elements before the next node sees it."""
+
+    def __init__(self, plan: Plan, party: Scoped, limit: float) -> None:
+        nodes = steps(plan, party, ShapeSources(plan))  # type: ignore[arg-type]
+        super().__init__(party, nodes, keep=kept(plan))
+        self._plan, self._limit, self._alive, self.most = plan, limit, 0, 0
+
+    def _finish(self, i: int, result: Any) -> list[int]:
+        if self._plan.nodes[i].op != "weight" and math.prod(getattr(result, "shape", ())) > self._limit:
+            raise LimitReached(
+                f"node {i} of the plan ({self._plan.nodes[i].op[:32]}) makes a tensor of {math.prod(result.shape):,} elements, "
+                f"above the {self._limit:,} that are served here; compile the model for smaller inputs"
+            )
+        self._alive += self._own(i, result)
+        self.most = max(self.most, self._alive)
+        reads = {j: self.values[j] for j in self._steps[i].inputs}
+        ready = super()._finish(i, result)
+        self._alive -= sum(self._own(j, value) for j, value in reads.items() if j not in self.values)
+        self._alive -= 0 if i in self.values else self._own(i, result)
+        return ready
+
+    def _own(self, i: int, result: Any) -> int:
+        # A reshape may copy (what was expanded or permuted before it), so that here it counts.
+        op = self._plan.nodes[i].op
+        return math.prod(result.shape) if isinstance(result, Share) and (op not in VIEWS or op == "reshape") else 0
+
+
+def drive(plan: Plan, limit: float = math.inf) -> Driven:
+    """Drive the plan once on shapes. Raises LimitReached at a tensor of more than ``limit`` elements; nothing of it is allocated."""
+    holder: list[_Measured] = []
     live: list[int] = []
 
     def start(party: ShapeParty) -> Any:
-        holder.append(schedule(plan, party, ShapeSources(plan)))
+        holder.append(_Measured(plan, party, limit))
         return holder[0].run()
 
     def spoken() -> dict[int, int]:
@@ -117,7 +157,8 @@ def costs_and_live(plan: Plan) -> tuple[Costs, list[int]]:
         live.append(sum(math.prod(v.shape) for i, v in values.items() if isinstance(v, Share) and plan.nodes[i].op not in VIEWS))
         return holder[0].spoken()
 
-    return drive_on_shapes(start, spoken)[1], live
+    results, found = drive_on_shapes(start, spoken)
+    return Driven(found, live, holder[0].most, results)
 
 
 def wave_table(found: Costs) -> tuple[tuple[int, ...], ...]:
@@ -125,9 +166,9 @@ def wave_table(found: Costs) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(wave.links[link] for link in LINKS) for wave in found.waves)
 
 
-def check_waves(plan: Plan) -> Costs:
-    """Costs of the plan, after checking that its own wave table says the same. Raises PlanMismatch."""
-    found = costs(plan)
-    if wave_table(found) != plan.waves:
+def check_waves(plan: Plan, limit: float = math.inf) -> Driven:
+    """As :func:`drive`, after checking that the plan's own wave table says the same. Raises PlanMismatch, LimitReached."""
+    found = drive(plan, limit)
+    if wave_table(found.costs) != plan.waves:
         raise PlanMismatch("the plan's wave table is not what its program would say; refuse it and compile the model again")
     return found

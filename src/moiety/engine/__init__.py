@@ -1,13 +1,16 @@
 """The engine: sessions between owners and compute parties, and the run of a plan over real channels.
 
 directory   the federation file: who is who, and who may deploy, query and receive which model
+limits      what a party is willing to hold, and the account of its memory
+quota       runs a minute and answers a day
 counter     the persisted monotone counter of a party, and the lock on its folder
 messages    what members of a session say besides the run itself
 keys        session ids, pair keys, run keys
 session     open a session at a party: channels, keys, comparison of the session id
 waves       a plan bound to one role: which frames go where, wave by wave
 executor    drive a bound plan over channels
-store       weights, plans and caches of a compute party
+store       weights and plans of a compute party
+states      the caches of a session
 policy      what a party checks before it accepts a plan
 deploy      share a model's weights once
 cost        what a plan costs, for people

@@ -47,7 +47,7 @@ class Cost:
         yield f"{self.rounds} rounds, {_size(self.payload_bytes)} in all"
         yield "sent by " + ", ".join(f"{role} {_size(sent)}" for role, sent in self.sent_bytes.items())
         if self.seconds is not None and self.waiting_s is not None and self.peak_memory_bytes is not None:
-            memory = _size(self.peak_memory_bytes)
+            memory = _size(self.peak_memory_bytes) if self.peak_memory_bytes else "not told, since the parties serve others too"
             yield f"last run {self.seconds:.3f} s, of which the evaluators waited {self.waiting_s:.3f} s; largest party process {memory}"
         yield "memory forecast: " + ", ".join(f"{role} {_size(peak)}" for role, peak in self.forecast_bytes.items())
         yield f"expected truncation failures a run: {self.expected_failures:.3g}"

@@ -7,6 +7,7 @@ cannot make the parties disagree.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from moiety.engine import keys
 from moiety.engine.messages import Agreement, Deploy, Tensor, hear, say
 from moiety.engine.session import Session, agree
 from moiety.engine.store import Stored
-from moiety.errors import ConfigError, InconsistentInput, InputError, PolicyRefused
+from moiety.errors import ConfigError, InconsistentInput, InputError
 from moiety.mpc import rep3
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key, Kind, Party
@@ -84,9 +85,22 @@ def floats(tensor: Any) -> "np.ndarray[Any, Any]":
     return np.asarray(tensor)
 
 
-def receive_weights(session: Session, message: Deploy, *, limit_bytes: int, wait_s: float) -> dict[str, Stored]:
+def needed_bytes(message: Deploy, role: Role) -> int:
+    """Memory that the weights of a manifest take at a party while they come; what stays is a little less."""
+    sizes = [8 * math.prod(padded(tensor)) for tensor in message.tensors]
+    parts = 1 if role is Role.P0 else 2
+    return parts * (sum(sizes) + 2 * max(sizes, default=0))  # the largest exists unpacked too, in parts
+
+
+def padded(tensor: Tensor) -> tuple[int, ...]:
+    """The shape in which a tensor is kept: packed matrices have whole panels of columns."""
+    if not tensor.packed:
+        return tensor.shape
+    return (*tensor.shape[:-1], -(-tensor.shape[-1] // ring.PANEL) * ring.PANEL)
+
+
+def receive_weights(session: Session, message: Deploy, wait_s: float) -> dict[str, Stored]:
     """A party's side. Raises InconsistentInput before anything is kept when parties were told or sent different things."""
-    _check_manifest(message, limit_bytes)
     streams = stream_keys(session, message)
     manifest = keys.digest("moiety manifest", message.model, message.number, message.replace, msgspec.msgpack.encode(message.tensors))
     agree(session, keys.digest("moiety deploy", session.id, manifest), streams, wait_s)
@@ -131,18 +145,15 @@ def _compare(session: Session, mine: bytes, wait_s: float) -> None:
         raise InconsistentInput(f"{session.owner} sent different weights to P1 and P2; none of them is kept")
 
 
-def _check_manifest(message: Deploy, limit_bytes: int) -> None:
-    total = 0
+def check_manifest(message: Deploy) -> None:
+    """Raises InputError for tensors that nobody could share."""
     for tensor in message.tensors:
-        total += 8 * int(np.prod([int(n) for n in tensor.shape], dtype=object))
         if tensor.packed and len(tensor.shape) != 2:
             raise InputError(f"the weight {tensor.name!r} is to be packed but is no matrix")
         if not 0 <= tensor.fraction <= 62:
             raise InputError(f"the weight {tensor.name!r} has {tensor.fraction} fraction bits; 0 to 62 fit the ring")
     if len({tensor.name for tensor in message.tensors}) != len(message.tensors):
         raise InputError("the manifest names a weight twice; compile the model again")
-    if total > limit_bytes:
-        raise PolicyRefused(f"the weights have {total:,} bytes, above this party's limit of {limit_bytes:,}; raise the limit there")
 
 
 class _NoDealer:

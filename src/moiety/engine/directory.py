@@ -1,6 +1,7 @@
 """The federation file: every party with its certificate, and who may deploy, query and receive which model.
 
 Every member keeps its own copy; nothing in it is secret. Unknown keys are errors that name the nearest known one.
+``docs/federation.md`` has a full example.
 """
 
 import difflib
@@ -9,18 +10,24 @@ import ssl
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from moiety.engine.limits import MODEST, Limits
 from moiety.errors import ConfigError, PolicyRefused
 from moiety.mpc.rounds import Role
 from moiety.net.identity import Peer, check_name, fingerprint
 
 COMPUTE: Final = {"p0": Role.P0, "p1": Role.P1, "p2": Role.P2}
 ANY_MODEL: Final = "*"
-"""The rules under this name hold for every model that has none of its own."""
+"""The pattern of every model; rules under a name or a longer pattern come first."""
+
+Verb = Literal["deploy", "query", "receive"]
+VERBS: Final[tuple[Verb, ...]] = ("deploy", "query", "receive")
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,17 +39,27 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     address: str = ""
 
 
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may deploy a model and its plans, who may ask for runs, and who may receive the outputs."""
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the members may do with a model. Names of owners may be patterns such as ``clinic-*``."""
 
     deploy: tuple[str, ...] = ()
+    """Who may share its weights and add plans."""
     query: tuple[str, ...] = ()
+    """Who may start runs."""
     receive: tuple[str, ...] = ()
+    """Who may get the outputs of runs."""
+    reveal: Literal["logits", "token"] = "logits"
+    """``token``: plans may open nothing but the places of largest values, so no client sees a score."""
+    runs_per_minute: Count | None = None
+    """Runs that one owner may start within any minute; a generated token is a run."""
+    answers_per_day: Count | None = None
+    """Runs whose outputs one owner may receive within one day (UTC): what the model may leak through its answers."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     parties: dict[str, Entry]
     models: dict[str, Rules] = {}
+    limits: Limits = MODEST
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Directory:
     """Roles of the compute parties; everybody else is an owner."""
     models: Mapping[str, Rules]
     certificates: Mapping[str, Path]
+    limits: Limits = MODEST
 
     def folder(self, name: str) -> Path:
         """Where the party's certificate lies here; at the party itself its key lies beside it."""
@@ -79,16 +97,26 @@ class Directory:
         if name not in self.peers:
             raise ConfigError(f"{self.path} has no party {name!r}{_nearest(name, self.peers)}")
 
-    def allow(self, verb: str, model: str, party: str) -> None:
-        """Raises PolicyRefused unless ``party`` may ``verb`` (deploy, query or receive) the model."""
-        rules = self.models.get(model) or self.models.get(ANY_MODEL)
-        if rules is None:
+    def rules(self, model: str) -> Rules:
+        """The rules of a model: under its own name, else under the pattern with the most literal characters that matches.
+
+        Raises PolicyRefused when there are none.
+        """
+        if model in self.models:
+            return self.models[model]
+        matching = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
+        if not matching:
             known = ", ".join(sorted(self.models)) or "no model"
             raise PolicyRefused(f"the federation file names no model {model!r} (it names {known}); add [models.{model}] at every party")
-        if party not in getattr(rules, verb):
-            raise PolicyRefused(
-                f"{party} may not {verb} the model {model!r}; the federation file allows {', '.join(getattr(rules, verb)) or 'nobody'}"
-            )
+        return self.models[max(matching, key=lambda pattern: sum(character not in "*?" for character in pattern))]
+
+    def allow(self, verb: Verb, model: str, party: str) -> Rules:
+        """The model's rules. Raises PolicyRefused unless ``party`` may ``verb`` it."""
+        rules = self.rules(model)
+        allowed: tuple[str, ...] = getattr(rules, verb)
+        if not any(fnmatchcase(party, pattern) for pattern in allowed):
+            raise PolicyRefused(f"{party} may not {verb} the model {model!r}; the federation file allows {', '.join(allowed) or 'nobody'}")
+        return rules
 
 
 def load(path: str | os.PathLike[str]) -> Directory:
@@ -110,17 +138,17 @@ def load(path: str | os.PathLike[str]) -> Directory:
     roles = _roles(place, file.parties)
     _check_rules(place, file, roles)
     certificates = {name: place.parent / entry.certificate for name, entry in file.parties.items()}
-    return Directory(place, peers, roles, file.models, certificates)
+    return Directory(place, peers, roles, file.models, certificates, file.limits)
 
 
-def write(path: str | os.PathLike[str], parties: Mapping[str, Entry], models: Mapping[str, Rules]) -> None:
+def write(path: str | os.PathLike[str], parties: Mapping[str, Entry], models: Mapping[str, Rules], limits: Limits = MODEST) -> None:
     """Write a federation file, at once as a whole, so that nobody reads half of it."""
     lines = ["# Federation file: every party keeps its own copy. Nothing here is secret.", ""]
-    for table, entries in (("parties", parties), ("models", models)):
-        for name, entry in entries.items():
-            lines.append(f"[{table}.{_toml(name)}]")
-            lines += [f"{key} = {_toml(value)}" for key, value in msgspec.to_builtins(entry).items()]
-            lines.append("")
+    tables = [(f"{table}.{_toml(name)}", one) for table, all_ in (("parties", parties), ("models", models)) for name, one in all_.items()]
+    for heading, entry in [*tables, *([("limits", limits)] if limits != MODEST else [])]:
+        lines.append(f"[{heading}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in msgspec.to_builtins(entry).items()]
+        lines.append("")
     place = Path(path)
     draft = place.with_name(place.name + ".new")
     draft.write_text("\n".join(lines), encoding="utf-8")
@@ -138,7 +166,8 @@ def _check_keys(place: Path, raw: Mapping[str, Any]) -> None:
             if key not in known:
                 raise ConfigError(f"{place}: unknown key {key!r} in {where}{_nearest(key, known)}")
 
-    check("the file", raw, ("parties", "models"))
+    check("the file", raw, _File.__struct_fields__)
+    check("[limits]", raw.get("limits"), Limits.__struct_fields__)
     for section, kind in (("parties", Entry), ("models", Rules)):
         tables = raw.get(section, {})
         for name, table in tables.items() if isinstance(tables, dict) else ():
@@ -207,7 +236,9 @@ def _roles(place: Path, parties: Mapping[str, Entry]) -> dict[str, Role]:
 def _check_rules(place: Path, file: _File, roles: Mapping[str, Role]) -> None:
     owners = [name for name in file.parties if name not in roles]
     for model, rules in file.models.items():
-        for verb in Rules.__struct_fields__:
-            for name in getattr(rules, verb):
-                if name not in owners:
-                    raise ConfigError(f"{place}: [models.{model}] {verb} names {name!r}, who is no owner here{_nearest(name, owners)}")
+        for verb in VERBS:
+            for pattern in getattr(rules, verb):
+                if not any(fnmatchcase(owner, pattern) for owner in owners):
+                    raise ConfigError(
+                        f"{place}: [models.{model}] {verb} names {pattern!r}, who is no owner here{_nearest(pattern, owners)}"
+                    )

@@ -149,6 +149,11 @@ class Execution:
                 raise PlanMismatch(f"{entry.label}: {self._role.name} would exchange words that the table does not have")
 
     def _transmit(self, frame: Frame, parts: list[Words]) -> None:
+        for part, spec in zip(parts, frame.specs, strict=True):
+            if part.dtype != dtype_of(spec.bits) or part.shape != spec.shape:
+                raise PlanMismatch(
+                    f"{self._role.name} would send {part.dtype} {part.shape} to {frame.peer.name} where the table has {spec}"
+                )
         views = [part.data for part in parts]
         self._send[frame.peer].send(frame.kind, views, wave=self.wave, layout=frame.layout)
         self.tally.count(self._role, frame.peer, frame.nbytes)

@@ -21,6 +21,7 @@ import msgspec
 
 from moiety.engine import directory
 from moiety.engine.directory import Directory, Entry, Rules
+from moiety.engine.limits import MODEST, Limits
 from moiety.engine.session import USUAL, Deadlines
 from moiety.errors import ChannelError, ConfigError, DeadlineExceeded
 from moiety.net import Identity, create_identity, load_identity
@@ -128,6 +129,7 @@ def start(
     *,
     owners: Sequence[str] = (MODEL_OWNER, CLIENT),
     models: Mapping[str, Rules] = OPEN_TO_ALL,
+    limits: Limits = MODEST,
     deadlines: Deadlines = USUAL,
     commands: Mapping[str, Sequence[str]] | None = None,
 ) -> LocalParties:
@@ -141,11 +143,11 @@ def start(
     local = LocalParties(place, deadlines=deadlines, commands=commands or {}, _temporary=temporary)
     try:
         identities = {name: create_identity(name, place / name) for name in (*PARTIES, *owners)}
-        _write(local, identities, models, dict.fromkeys(PARTIES, 0))
+        _write(local, identities, models, limits, dict.fromkeys(PARTIES, 0))
         for name in PARTIES:
             local.spawn(name, port=0)
         deadline = time.monotonic() + START_S
-        _write(local, identities, models, {name: local.port(name, deadline) for name in PARTIES})
+        _write(local, identities, models, limits, {name: local.port(name, deadline) for name in PARTIES})
         for name in PARTIES:
             local.release(name)
     except BaseException:
@@ -154,14 +156,16 @@ def start(
     return local
 
 
-def _write(local: LocalParties, identities: Mapping[str, Identity], models: Mapping[str, Rules], ports: Mapping[str, int]) -> None:
+def _write(
+    local: LocalParties, identities: Mapping[str, Identity], models: Mapping[str, Rules], limits: Limits, ports: Mapping[str, int]
+) -> None:
     entries = {}
     for name, identity in identities.items():
         compute = name in ports
         certificate = os.path.relpath(identity.certificate_path, local.folder)
         role = f"p{PARTIES.index(name)}" if compute else "owner"
         entries[name] = Entry((role,), certificate, identity.fingerprint, f"127.0.0.1:{ports[name]}" if compute else "")
-    directory.write(local.federation, entries, models)
+    directory.write(local.federation, entries, models, limits)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -7,154 +7,187 @@ from typing import Final
 
 from moiety import ring
 from moiety.engine import keys
-from moiety.engine.deploy import given, receive_weights
+from moiety.engine.deploy import check_manifest, given, needed_bytes, receive_weights
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Tally, Watcher
+from moiety.engine.limits import Limits, Memory
 from moiety.engine.messages import (
-    PLAN_LIMIT,
     AddPlan,
     Ask,
     Close,
+    Command,
     Deploy,
     Done,
     Fetch,
     Fine,
     Holding,
+    Keep,
     Run,
+    hear,
     hear_command,
     say,
 )
-from moiety.engine.policy import accept_plan
+from moiety.engine.policy import accept_plan, check_opens_tokens
+from moiety.engine.quota import Quotas
 from moiety.engine.report import Report, packages, peak_memory_bytes
 from moiety.engine.session import Deadlines, Session, agree
-from moiety.engine.store import Model, PartySources, States, Store, position_row
+from moiety.engine.states import States
+from moiety.engine.store import Model, PartySources, Store, position_row
 from moiety.engine.waves import Bound
-from moiety.errors import PlanMismatch, PolicyRefused
+from moiety.errors import LimitReached, PlanMismatch, PolicyRefused
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.rounds import Role
 from moiety.net import Kind
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one party is willing to hold."""
-
-    sessions: int = 64
-    weight_bytes: int = 1 << 37
-    plan_bytes: int = PLAN_LIMIT
-    plans: int = 256
+DECODED: Final = 4
+"""Memory that a plan takes while it is checked, for each of its bytes."""
 
 
-MODEST: Final = Limits()
+@dataclass(slots=True)
+class House:
+    """What all sessions of a party share."""
+
+    name: str
+    directory: Directory
+    deadlines: Deadlines
+    store: Store
+    memory: Memory
+    quotas: Quotas
+    log: Callable[[str], None]
+    """Takes one line for each event."""
+    watcher: Watcher | None = None
+    served: set[str] = field(default_factory=set)
+    """Owners that ran something."""
+
+    @property
+    def limits(self) -> Limits:
+        """What this party is willing to hold."""
+        return self.directory.limits
 
 
 @dataclass(slots=True)
 class Member:
-    """One party in one session. ``log`` takes one line for each event."""
+    """One party in one session."""
 
-    name: str
-    directory: Directory
+    house: House
     session: Session
-    store: Store
-    deadlines: Deadlines
-    limits: Limits
-    log: Callable[[str], None]
-    watcher: Watcher | None = None
-    states: States | None = None
+    states: States = field(init=False)
     _wire: dict[str, tuple[int, int]] = field(default_factory=dict)
     """TCP bytes after the last command. The dealer may be ahead of a run's beginning here, so that is no time to count."""
 
+    def __post_init__(self) -> None:
+        self.states = States(self.session.role, self.house.memory)
+
     def serve(self) -> None:
         """Until the owner says close. Raises what ended the session otherwise."""
-        self.states = States(self.session.role)
-        control = self.session.receive[Role.CLIENT]
-        while True:
-            self._wire = wire_bytes(self.session)
-            command = hear_command(control, self.deadlines.idle_s)
-            match command:
-                case Close():
+        try:
+            while True:
+                self._wire = wire_bytes(self.session)
+                command = hear_command(self.session.receive[Role.CLIENT], self.house.deadlines.idle_s)
+                if isinstance(command, Close):
                     return
-                case Ask():
-                    self._tell(command)
-                case Deploy():
-                    self._deploy(command)
-                case AddPlan():
-                    self._add_plan(command)
-                case Fetch():
-                    self._fetch(command)
-                case Run():
-                    self._run(command)
+                self._answer(command)
+        finally:
+            self.states.close()
+
+    def _answer(self, command: Command) -> None:
+        match command:
+            case Ask():
+                self._tell(command)
+            case Deploy():
+                self._deploy(command)
+            case AddPlan():
+                self._add_plan(command)
+            case Fetch():
+                self._fetch(command)
+            case Run():
+                self._run(command)
 
     def _say(self, message: Holding | Fine | Done) -> None:
         say(self.session.send[Role.CLIENT], message)
 
     def _tell(self, command: Ask) -> None:
         self._allow_any(command.model)
-        model = self.store.model(command.model)
-        self._say(Holding(tuple(model.weights), tuple(model.plans)))
+        model = self.house.store.model(command.model)
+        self._say(Holding({name: stored.sharing for name, stored in model.weights.items()}, tuple(model.plans)))
 
     def _allow_any(self, model: str) -> None:
         try:
-            self.directory.allow("query", model, self.session.owner)
+            self.house.directory.allow("query", model, self.session.owner)
         except PolicyRefused:
-            self.directory.allow("deploy", model, self.session.owner)
+            self.house.directory.allow("deploy", model, self.session.owner)
 
     def _deploy(self, command: Deploy) -> None:
-        self.directory.allow("deploy", command.model, self.session.owner)
+        house, owner = self.house, self.session.owner
+        house.directory.allow("deploy", command.model, owner)
+        check_manifest(command)
         self.session.claim_deploy(command.number)
-        left = self.limits.weight_bytes - self.store.nbytes
-        weights = receive_weights(self.session, command, limit_bytes=left, wait_s=self.deadlines.wave_s)
-        self.store.add_weights(command.model, weights, replace=command.replace)
-        self.log(f"{self.session.owner} shared {len(weights)} weights of {command.model!r}")
+        need, what = needed_bytes(command, self.session.role), f"sharing the weights of {command.model!r}"
+        with house.store.deploying(command.model, house.limits.models), house.memory.held(need, what):
+            weights = receive_weights(self.session, command, house.deadlines.wave_s)
+            self._say(Fine())
+            # P0 is done before the others: what none of the three may lack is kept when the owner knows that all have it.
+            hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited="that all parties have the weights")
+            house.memory.settle(house.store.add_weights(command.model, weights, replace=command.replace))
+        house.log(f"{owner} shared {len(weights)} weights of {command.model!r}")
         self._say(Fine())
 
     def _add_plan(self, command: AddPlan) -> None:
-        self.directory.allow("deploy", command.model, self.session.owner)
-        model = self.store.model(command.model)
-        if len(model.plans) >= self.limits.plans:
-            raise PolicyRefused(f"{command.model!r} already has {len(model.plans)} plans here, the most that this party holds")
+        house, owner = self.house, self.session.owner
+        rules = house.directory.allow("deploy", command.model, owner)
+        if len(house.store.model(command.model).plans) >= house.limits.plans:
+            raise LimitReached(f"{command.model!r} already has {house.limits.plans} plans here, as many as {house.name} holds; replace it")
         data = self.session.receive[Role.CLIENT].receive_message(
-            Kind.CONTROL, deadline_s=self.deadlines.wave_s, awaited="a plan", limit_bytes=self.limits.plan_bytes
+            Kind.CONTROL, deadline_s=house.deadlines.wave_s, awaited="a plan", limit_bytes=house.limits.plan_bytes
         )
-        bound = accept_plan(data, command.hash, self.session.role)
-        self.store.add_plan(command.model, bound, self.session.owner)
-        self.log(f"{self.session.owner} added plan {bound.hash[:12]} of {command.model!r}: {bound.rounds} rounds")
+        need, what = DECODED * len(data), f"checking the plan {command.hash[:12]}"
+        with house.store.deploying(command.model, house.limits.models), house.memory.held(need, what):
+            bound = accept_plan(data, command.hash, self.session.role, house.limits)
+            if rules.reveal == "token":
+                check_opens_tokens(bound.plan)
+            house.memory.settle(house.store.add_plan(command.model, bound, owner))
+        house.log(f"{owner} added plan {bound.hash[:12]} of {command.model!r}: {bound.rounds} rounds")
         self._say(Fine())
 
     def _fetch(self, command: Fetch) -> None:
         self._allow_any(command.model)
-        self.session.send[Role.CLIENT].send(Kind.CONTROL, [self._plan(self.store.model(command.model), command).plan.encode()])
+        self.session.send[Role.CLIENT].send(Kind.CONTROL, [self._plan(self.house.store.model(command.model), command).plan.encode()])
 
     def _plan(self, model: Model, command: Run | Fetch) -> Bound:
         wanted = command.plan if isinstance(command, Run) else command.hash
         bound = model.plans.get(wanted)
         if bound is None:
             raise PlanMismatch(
-                f"{self.name} holds no plan {wanted[:12]} of the model {command.model!r}; deploy it to all three parties first"
+                f"{self.house.name} holds no plan {wanted[:12]} of the model {command.model!r}; deploy it to all three parties first"
             )
         return bound
 
     def _run(self, command: Run) -> None:
-        began, session, states = time.perf_counter(), self.session, self.states
-        assert states is not None, "made when serving begins"
-        self.directory.allow("query", command.model, session.owner)
-        self.directory.allow("receive", command.model, session.owner)
-        session.claim_run(command.number)
-        model = self.store.model(command.model)  # one snapshot: another session may replace the model at any time
+        house, owner = self.house, self.session.owner
+        house.directory.allow("query", command.model, owner)
+        rules = house.directory.allow("receive", command.model, owner)
+        model = house.store.model(command.model)  # one snapshot: another session may replace the model at any time
         bound = self._plan(model, command)
+        house.quotas.charge(rules, owner, command.model, answers=bound.plan.opens)
+        self.session.claim_run(command.number)
+        house.served.add(owner)
+        with house.memory.held(bound.run_bytes, f"a run of the plan {bound.hash[:12]}"):
+            report = self._execute(command, bound, model)
+        self._say(Done(report))
+        house.log(f"run {command.number} of {command.model!r} for {owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
+
+    def _execute(self, command: Run, bound: Bound, model: Model) -> Report:
+        began, session, house, states = time.perf_counter(), self.session, self.house, self.states
         position_row(bound.plan, command.position)
-        states.rewind(command.model, bound.plan, command.position or 0)
+        states.prepare(command.model, model.generation, bound, command.position or 0)
         streams = given(session.role, command.key_d, command.key_e)
-        agree(session, self._subject(command, bound, model, states), streams, self.deadlines.wave_s)
+        agree(session, self._subject(command, bound, model, states), streams, house.deadlines.wave_s)
         held = keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash)
-        run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=self.deadlines.wave_s, watcher=self.watcher)
+        run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=house.deadlines.wave_s, watcher=house.watcher)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
-        report = make_report(
-            self.name, bound, session, run.tally, self._wire, time.perf_counter() - began, self.store.nbytes, states.nbytes
-        )
-        self._say(Done(report))
-        self.log(f"run {command.number} of {command.model!r} for {session.owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
+        memory = (model.weight_bytes(bound.plan), states.nbytes, peak_memory_bytes() if house.served == {session.owner} else 0)
+        return make_report(house.name, bound, session, run.tally, self._wire, time.perf_counter() - began, *memory)
 
     def _subject(self, command: Run, bound: Bound, model: Model, states: States) -> bytes:
         sharing = model.sharing(bound.plan)
@@ -179,8 +212,9 @@ def make_report(
     tally: Tally,
     before: dict[str, tuple[int, int]],
     seconds: float,
-    weight_bytes: int = 0,
-    state_bytes: int = 0,
+    weight_bytes: int,
+    state_bytes: int,
+    peak_bytes: int,
 ) -> Report:
     """One member's report of the run that just ended."""
     after = wire_bytes(session)
@@ -193,7 +227,7 @@ def make_report(
         waiting_s=tally.waiting_s,
         links=tally.traffic(),
         wire={peer: (sent - before[peer][0], received - before[peer][1]) for peer, (sent, received) in after.items()},
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_bytes,
         weight_bytes=weight_bytes,
         state_bytes=state_bytes,
         kernels=ring.features(),

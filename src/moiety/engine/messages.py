@@ -65,9 +65,9 @@ class Ask(_Message, frozen=True):
 
 
 class Holding(_Message, frozen=True):
-    """Party: names of shared weights and hashes of plans."""
+    """Party: shared weights, each with the digest of its sharing, and hashes of plans."""
 
-    weights: tuple[str, ...]
+    weights: dict[str, Digest]
     plans: tuple[PlanHash, ...]
 
 
@@ -90,6 +90,10 @@ class Deploy(_Message, frozen=True):
     """Forget what was held under this name once the new weights are here."""
     key_d: bytes = b""
     key_e: bytes = b""
+
+
+class Keep(_Message, frozen=True):
+    """Owner: all three parties have these weights; from now on they count."""
 
 
 class AddPlan(_Message, frozen=True):

@@ -13,9 +13,9 @@ from moiety.engine.deploy import Weights, send_weights
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
 from moiety.engine.member import make_report, wire_bytes
-from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Run, Tensor, hear, say
+from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Keep, Run, Tensor, hear, say
 from moiety.engine.policy import accept_plan, check_plan
-from moiety.engine.report import RunReport, RunResult
+from moiety.engine.report import RunReport, RunResult, peak_memory_bytes
 from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
 from moiety.engine.store import ClientSources, position_row
 from moiety.engine.waves import Bound
@@ -77,8 +77,10 @@ class OwnerSession:
         with self._guarded():
             self._tell_all(lambda role: Ask(model))
             heard = [self._hear(role, Holding, f"what it holds of {model!r}") for role in PARTIES]
-        weights, plans = ([set(getattr(one, what)) for one in heard] for what in ("weights", "plans"))
-        return Holding(tuple(sorted(set.intersection(*weights))), tuple(p for p in heard[1].plans if p in set.intersection(*plans)))
+        # Equal sharings: after a deployment that failed halfway the parties may hold one name under different masks.
+        weights = set.intersection(*(set(one.weights.items()) for one in heard))
+        plans = set.intersection(*(set(one.plans) for one in heard))
+        return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans))
 
     def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> None:
         """Share the weights that the plans read and the parties do not hold yet, then give them the plans.
@@ -86,7 +88,7 @@ class OwnerSession:
         ``weights`` maps names to float arrays, or to callables that make one when its turn comes. A name stands for one
         content: give other weights under new names, or ``replace`` all that was held under the model's name.
         """
-        held = Holding((), ()) if replace else self.holding(model)
+        held = Holding({}, ()) if replace else self.holding(model)
         wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
         fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights)
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
@@ -104,6 +106,8 @@ class OwnerSession:
         message = Deploy(model, self._deployments, tensors, replace)
         self._tell_all(lambda role: Deploy(model, self._deployments, tensors, replace, **_given(role, streams)))
         send_weights(self.session, message, weights, streams, self.deadlines.result_s)
+        self._all_fine("that it has the weights")
+        self._tell_all(lambda role: Keep())
         self._all_fine("that it keeps the weights")
 
     def _add(self, model: str, plan: Plan) -> None:
@@ -145,7 +149,7 @@ class OwnerSession:
             results = run.run(ClientSources(bound, inputs, position))
             reports = [self._hear(role, Done, "its report").report for role in PARTIES]
         seconds = time.perf_counter() - began
-        reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds))
+        reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds, 0, 0, peak_memory_bytes()))
         flag = None if plan.flag < 0 else bool(results[plan.flag].any())
         return RunResult([results[output.node] for output in plan.outputs], flag, RunReport(tuple(reports), seconds))
 

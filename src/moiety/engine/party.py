@@ -18,11 +18,13 @@ from typing import Final, TextIO
 from moiety.engine.counter import Counter
 from moiety.engine.directory import Directory, load
 from moiety.engine.executor import Watcher
+from moiety.engine.limits import Limits, Memory
 from moiety.engine.lobby import Lobby
-from moiety.engine.member import MODEST, Limits, Member
+from moiety.engine.member import House, Member
+from moiety.engine.quota import Quotas
 from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, abort_all, join, unchanged
 from moiety.engine.store import Store
-from moiety.errors import ChannelError, ConfigError, DeadlineExceeded, IdentityError, MoietyError, PolicyRefused
+from moiety.errors import ChannelError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PolicyRefused
 from moiety.mpc.rounds import Role
 from moiety.net import AbortReceived, Identity, Link, Listener, Peer, load_identity
 
@@ -40,15 +42,22 @@ class Party:
     directory: Directory
     counter: Counter
     deadlines: Deadlines = USUAL
-    limits: Limits = MODEST
     wrap: Wrap = unchanged
     watcher: Watcher | None = None
     out: TextIO = field(default_factory=lambda: sys.stderr)
-    store: Store = field(default_factory=Store)
+    house: House = field(init=False)
     lobby: Lobby = field(default_factory=Lobby)
     stopping: threading.Event = field(default_factory=threading.Event)
     _open: dict[threading.Thread, Link | Session] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Make what sessions share, by the federation file as it is now. Before any session begins."""
+        memory = Memory(self.directory.limits.memory_bytes)
+        self.house = House(self.identity.name, self.directory, self.deadlines, Store(), memory, Quotas(), self.log, self.watcher)
 
     @property
     def role(self) -> Role:
@@ -57,6 +66,11 @@ class Party:
         if role is None:
             raise ConfigError(f"{self.identity.name} is no compute party in {self.directory.path}; give it the role p0, p1 or p2")
         return role
+
+    @property
+    def limits(self) -> Limits:
+        """What this party is willing to hold and do."""
+        return self.directory.limits
 
     def log(self, text: str) -> None:
         """One line: time, party, event."""
@@ -88,23 +102,30 @@ class Party:
         else:
             self._turn_away(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
 
-    def _turn_away(self, link: Link, text: str) -> None:
-        self.log(f"refused {PolicyRefused.code}: {text}")
+    def _turn_away(self, link: Link, text: str, kind: type[PolicyRefused] = PolicyRefused) -> None:
+        self.log(f"refused {kind.code}: {text}")
         # In a thread: the peer may take its time to read why.
         name = f"moiety-refuse-{link.peer}"
-        threading.Thread(target=abort_all, args=([link], PolicyRefused.code, text), name=name, daemon=True).start()
+        threading.Thread(target=abort_all, args=([link], kind.code, text), name=name, daemon=True).start()
 
     def _begin(self, link: Link) -> None:
         with self._turn:
-            full = len(self._open) >= self.limits.sessions
-            if not full:
+            full = self._full(link.peer)
+            if full is None:
                 thread = threading.Thread(target=self._converse, args=(link,), name=f"moiety-session-{link.peer}", daemon=True)
                 self._open[thread] = link
                 thread.start()
-        if full:
-            self._turn_away(
-                link, f"{self.identity.name} already serves {self.limits.sessions} sessions; try again later or raise its limit"
-            )
+        if full is not None:
+            self._turn_away(link, f"{full}; close one, try again later, or let {self.identity.name} raise its limit", LimitReached)
+
+    def _full(self, owner: str) -> str | None:
+        """Why no further session of ``owner`` fits, if none does."""
+        theirs = sum(owner == (one.owner if isinstance(one, Session) else one.peer) for one in self._open.values())
+        if len(self._open) >= self.limits.sessions:
+            return f"{self.identity.name} already serves {self.limits.sessions} sessions"
+        if theirs >= self.limits.sessions_per_owner:
+            return f"{self.identity.name} already serves {theirs} sessions of {owner}"
+        return None
 
     def _converse(self, control: Link) -> None:
         link, session, error = self.wrap(control, SESSION), None, None
@@ -113,7 +134,7 @@ class Party:
             session = join(opening, link)
             self._keep(session)
             self.log(f"session {session.id.hex()[:12]} with {link.peer} begins")
-            Member(self.identity.name, self.directory, session, self.store, self.deadlines, self.limits, self.log, self.watcher).serve()
+            Member(self.house, session).serve()
         except BaseException as problem:
             error = problem
         self._end(link, session, error)
@@ -175,7 +196,6 @@ def serve(
     port: int | None = None,
     announce: Announce | None = None,
     deadlines: Deadlines = USUAL,
-    limits: Limits = MODEST,
     wrap: Wrap = unchanged,
     watcher: Watcher | None = None,
     out: TextIO | None = None,
@@ -190,9 +210,7 @@ def serve(
     if name is not None and identity.name != name:
         raise ConfigError(f"{folder} holds the identity of {identity.name}, not of {name}; point to the right folder")
     mine = _pinned(directory, identity)
-    party = Party(
-        identity, directory, Counter(folder), deadlines, limits, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event()
-    )
+    party = Party(identity, directory, Counter(folder), deadlines, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event())
     listener = None
     try:
         role = party.role
@@ -209,6 +227,7 @@ def serve(
                 if announce is not None:
                     announce(listener.port)
                     party.directory = load(federation_file)
+                    party.furnish()
                 party.log(f"listens on {mine.host}:{listener.port} as {role.name}")
                 party.receive(listener)
             finally:

@@ -29,8 +29,11 @@ class Report(msgspec.Struct, frozen=True):
     links: dict[str, Traffic]
     wire: dict[str, tuple[int, int]]
     peak_memory_bytes: int
+    """The most that the member's process ever held; 0 at a compute party that runs for other owners too: it would tell of them."""
     weight_bytes: int = 0
+    """Of the weights that the plan reads."""
     state_bytes: int = 0
+    """Of this session's caches."""
     kernels: dict[str, str] = {}
     packages: tuple[str, ...] = ()
     """Packages beyond the standard library that the process has loaded: a compute party needs no torch, and shows it."""

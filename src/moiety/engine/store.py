@@ -1,20 +1,18 @@
-"""What a compute party keeps, in memory only: shared weights and plans by model, and the caches of a session."""
+"""What a compute party keeps, in memory only: shared weights and plans by model; and what a plan reads of it in a run."""
 
+import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from moiety.compile.plan import Plan
-from moiety.compile.plan import State as StateSpec
 from moiety.engine import keys
 from moiety.engine.messages import Tensor
+from moiety.engine.states import States
 from moiety.engine.waves import Bound
-from moiety.errors import InputError, PlanMismatch, PolicyRefused
+from moiety.errors import InputError, LimitReached, PlanMismatch, PolicyRefused
 from moiety.mpc.rep3 import Weight
-from moiety.mpc.rounds import Role, Words
+from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
 
 
@@ -40,6 +38,8 @@ class Model:
 
     weights: dict[str, Stored] = field(default_factory=dict)
     plans: dict[str, Bound] = field(default_factory=dict)
+    generation: int = 0
+    """How often it was replaced here: caches of one generation do not serve another."""
 
     def sharing(self, plan: Plan) -> bytes:
         """A digest of the sharings that the plan reads. Raises PlanMismatch when a weight is missing or of another shape."""
@@ -53,6 +53,15 @@ class Model:
             parts += [wanted.name, held.sharing]
         return keys.digest("moiety weights", *parts)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its weights and plans."""
+        return sum(stored.nbytes for stored in self.weights.values()) + sum(bound.nbytes for bound in self.plans.values())
+
+    def weight_bytes(self, plan: Plan) -> int:
+        """Memory of the weights that a plan reads."""
+        return sum(self.weights[name].nbytes for name in {wanted.name for wanted in plan.weights})
+
     def check_owner(self, names: Iterable[str], owner: str) -> None:
         """Raises PolicyRefused when one of these weights is somebody else's: a plan may open whatever it reads."""
         for name in names:
@@ -65,131 +74,55 @@ class Store:
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self._deploying: set[str] = set()
         self._turn = threading.Lock()
 
     def model(self, name: str) -> Model:
         """A snapshot of the model: later additions do not touch it."""
         with self._turn:
             held = self._models.get(name, Model())
-            return Model(dict(held.weights), dict(held.plans))
+            return Model(dict(held.weights), dict(held.plans), held.generation)
 
-    def add_weights(self, name: str, weights: Mapping[str, Stored], *, replace: bool = False) -> None:
-        """Add to a model; ``replace`` drops its former weights and plans."""
+    @contextlib.contextmanager
+    def deploying(self, name: str, most: int) -> Iterator[None]:
+        """Until the block ends nobody else deploys this model: two at once could leave other weights at other parties.
+
+        Raises LimitReached when somebody does, or when it would be a model more than ``most``.
+        """
         with self._turn:
-            if replace:
-                self._models[name] = Model()
-            model = self._models.setdefault(name, Model())
+            if name in self._deploying:
+                raise LimitReached(f"the model {name!r} is being deployed in another session; try again when that has ended")
+            if name not in self._models and len(self._models.keys() | self._deploying) >= most:
+                raise LimitReached(f"this party already holds {most} models, as many as its limits allow; use a name that is deployed")
+            self._deploying.add(name)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._deploying.discard(name)
+
+    def add_weights(self, name: str, weights: Mapping[str, Stored], *, replace: bool = False) -> int:
+        """Add to a model; ``replace`` drops its former weights and plans. Returns by how many bytes it grew."""
+        with self._turn:
+            before = self._models.get(name, Model())
+            model = Model(generation=before.generation + 1) if replace else before
             for weight, stored in weights.items():
                 model.check_owner((weight,), stored.owner)
-            model.weights.update(weights)
+            self._models[name] = Model({**model.weights, **weights}, model.plans, model.generation)
+            return self._models[name].nbytes - before.nbytes
 
-    def add_plan(self, name: str, bound: Bound, owner: str) -> None:
-        """Add a plan of ``owner``. Raises PlanMismatch when a weight is missing, PolicyRefused when one is somebody else's."""
+    def add_plan(self, name: str, bound: Bound, owner: str) -> int:
+        """Add a plan of ``owner``, returns by how many bytes the model grew.
+
+        Raises PlanMismatch when a weight is missing, PolicyRefused when one is somebody else's.
+        """
         with self._turn:  # together: nobody may put other weights under these names between the check and the plan
-            model = self._models.setdefault(name, Model())
+            model = self._models.get(name, Model())
             model.sharing(bound.plan)
             model.check_owner((wanted.name for wanted in bound.plan.weights), owner)
-            model.plans[bound.hash] = bound
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held by all weights."""
-        with self._turn:
-            return sum(stored.nbytes for model in self._models.values() for stored in model.weights.values())
-
-
-class States:
-    """The caches of one session, by model and state name: shares that grow along one axis."""
-
-    def __init__(self, role: Role) -> None:
-        self._role = role
-        self._held: dict[tuple[str, str], _Cache] = {}
-
-    def lengths(self, model: str, plan: Plan) -> list[int]:
-        """Rows stored for every state of the plan; parties compare them before a run."""
-        return [self._held[model, s.name].length if (model, s.name) in self._held else 0 for s in plan.states]
-
-    def read(self, model: str, spec: StateSpec) -> Share:
-        """The first rows of the cache in the shape that the plan reads; zeros (a public share) where it is shorter."""
-        cache = self._held.get((model, spec.name), _Cache(spec.axis))
-        masked, mask = (
-            first_rows(stored, spec) if held else None for held, stored in zip(_parts(self._role), (cache.masked, cache.mask), strict=True)
-        )
-        return Share(spec.shape, spec.fraction, 64, masked, mask)
-
-    def rewind(self, model: str, plan: Plan, position: int) -> None:
-        """Forget rows from ``position`` on of the states that the plan writes. Raises InputError when rows before it are missing."""
-        for spec, length in zip(plan.states, self.lengths(model, plan), strict=True):
-            if spec.write >= 0 and position > length:
-                raise InputError(f"position {position} lies beyond the {length} rows that this session stored; run the earlier ones first")
-            if spec.write >= 0 and position < length:
-                self._held[model, spec.name].cut(position)
-
-    def write(self, model: str, plan: Plan, position: int, results: Mapping[int, Any]) -> None:
-        """Store the new rows of every state at ``position``, up to which it was rewound."""
-        for spec in plan.states:
-            if spec.write >= 0:
-                cache = self._held.setdefault((model, spec.name), _Cache(spec.axis))
-                cache.store(position, results[spec.write])
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, spare capacity included."""
-        return sum(part.nbytes for cache in self._held.values() for part in (cache.masked, cache.mask) if part is not None)
-
-
-def _parts(role: Role) -> tuple[bool, bool]:
-    """Whether a role holds the masked part, and a mask."""
-    return role in (Role.P1, Role.P2), role in (Role.P0, Role.P1, Role.P2)
-
-
-def first_rows(stored: Words | None, spec: StateSpec) -> Words:
-    """The rows that the plan reads: a view where so many are there (zeros behind the last), else a padded copy."""
-    if stored is None:
-        return np.zeros(spec.shape, np.uint64)
-    before = (slice(None),) * spec.axis
-    rows = spec.shape[spec.axis]
-    if stored.shape[spec.axis] >= rows:
-        return stored[(*before, slice(0, rows))]
-    out = np.zeros(spec.shape, np.uint64)
-    out[(*before, slice(0, stored.shape[spec.axis]))] = stored
-    return out
-
-
-@dataclass(slots=True)
-class _Cache:
-    """Rows behind ``length`` are zero."""
-
-    axis: int
-    length: int = 0
-    masked: Words | None = None
-    mask: Words | None = None
-
-    def cut(self, length: int) -> None:
-        for part in (self.masked, self.mask):
-            if part is not None:
-                part[(slice(None),) * self.axis + (slice(length, None),)] = 0
-        self.length = length
-
-    def store(self, position: int, rows: Share) -> None:
-        count = rows.shape[self.axis]
-        self.masked = self._placed(self.masked, position, rows.masked)
-        self.mask = self._placed(self.mask, position, rows.mask)
-        self.length = position + count
-
-    def _placed(self, held: Words | None, position: int, rows: Words | None) -> Words | None:
-        if rows is None:
-            return held
-        axis, end = self.axis, position + rows.shape[self.axis]
-        if held is None or held.shape[axis] < end:
-            shape = list(rows.shape)
-            shape[axis] = end if held is None else max(end, 2 * held.shape[axis])
-            grown = np.zeros(shape, np.uint64)
-            if held is not None:
-                grown[(slice(None),) * axis + (slice(0, held.shape[axis]),)] = held
-            held = grown
-        held[(slice(None),) * axis + (slice(position, end),)] = rows
-        return held
+            grown = 0 if bound.hash in model.plans else bound.nbytes
+            self._models[name] = Model(model.weights, {**model.plans, bound.hash: bound}, model.generation)
+            return grown
 
 
 class Constants:

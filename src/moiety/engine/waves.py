@@ -12,12 +12,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from moiety.compile import program
+from moiety.compile.forecast import run_bytes
 from moiety.compile.plan import LINKS, Plan
-from moiety.mpc.cost import Costs, Link, Wave
+from moiety.mpc.cost import Link, Wave
 from moiety.mpc.rounds import Address, Role, Spec, Words
 from moiety.net import Kind
 
 PROGRESS_STEPS: Final = 20
+NODE_BYTES: Final = 1000
+FRAME_BYTES: Final = 500
+"""What Python keeps of a node and of a frame or dealt value, measured roughly."""
 _KINDS: Final = {Role.P0: Kind.DEALT, Role.CLIENT: Kind.INPUT}
 
 
@@ -59,6 +63,17 @@ class Bound:
     """Waves in which anybody awaits; one more entry may hold only dealt values."""
     rounds: int
     constants: tuple[Words, ...]
+    rows: tuple[int, ...]
+    """How many rows of every state a run writes; 0 where it only reads."""
+    run_bytes: int
+    """The most that one run takes here, weights and caches not included."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the plan itself, about: its constants, and the objects of its nodes and frames."""
+        frames = sum(len(entry.sends) + len(entry.expects) + len(entry.dealt) for entry in self.entries)
+        places = sum(len(dealt.places) for entry in self.entries for dealt in entry.dealt)
+        return sum(words.nbytes for words in self.constants) + NODE_BYTES * len(self.plan.nodes) + FRAME_BYTES * (frames + places)
 
     @property
     def progress_every(self) -> int:
@@ -69,14 +84,15 @@ class Bound:
         return f"<Plan {self.hash[:12]} at {self.role.name}, {self.spoken} waves>"
 
 
-def bind(plan: Plan, role: Role, costs: Costs) -> Bound:
-    """The table of ``role``. ``costs`` come from ``program.check_waves(plan)``."""
-    labels = [step_label(plan, i) for i in range(len(plan.nodes))]
+def bind(plan: Plan, role: Role, found: program.Driven) -> Bound:
+    """The table of ``role``. ``found`` comes from ``program.check_waves(plan)``."""
+    labels, costs = [step_label(plan, i) for i in range(len(plan.nodes))], found.costs
     entries = tuple(_entry(role, number, wave, labels, len(costs.waves)) for number, wave in enumerate(costs.waves))
     last = costs.waves[-1] if costs.waves else None
     tail = last is not None and not last.spoken and all(sender is Role.P0 for sender, _ in last.links)
     constants = tuple(np.frombuffer(c.data, "<u8").reshape(c.shape) for c in plan.constants)
-    return Bound(plan, plan.hash, role, entries, len(costs.waves) - tail, costs.rounds, constants)
+    rows = tuple(found.kept[s.write].shape[s.axis] if s.write >= 0 else 0 for s in plan.states)
+    return Bound(plan, plan.hash, role, entries, len(costs.waves) - tail, costs.rounds, constants, rows, run_bytes(found, role))
 
 
 def step_label(plan: Plan, i: int) -> str:
@@ -116,8 +132,3 @@ def _frame(role: Role, link: Link, specs: tuple[Spec, ...], steps: tuple[int, ..
     text = repr((number, int(sender), int(receiver), [(spec.shape, spec.bits) for spec in specs], steps))
     layout = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
     return Frame(receiver if sender is role else sender, kind, specs, sum(spec.nbytes for spec in specs), layout)
-
-
-def check(plan: Plan, role: Role) -> Bound:
-    """Bind after comparing the plan's wave table with what its program says. Raises PlanMismatch, PlanError."""
-    return bind(plan, role, program.check_waves(plan))

@@ -5,6 +5,7 @@ plan's node. Parameters are integers, strings, booleans or tuples of integers, s
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,8 @@ def cut(party: Party, x: Share, *, axis: int, start: int, stop: int, step: int =
 @op
 def take(party: Party, x: Share, *, axis: int, indices: tuple[int, ...]) -> Share:
     """Gather public indices along one axis."""
+    if x.masked is None and x.mask is None:  # on shapes, without gathering anything
+        return replace(x, shape=(*x.shape[:axis], len(indices), *x.shape[axis + 1 :]))
     return x.map(lambda part: np.take(part, indices, axis=axis))
 
 
@@ -134,8 +137,8 @@ def _concat_shape(x: Share, y: Share, axis: int) -> Share:
 @op
 def zeros_like(party: Party, x: Share, *, shape: tuple[int, ...], fraction: int) -> Share:
     """A share of public zeros, held by the roles that hold parts of x."""
-    zero = np.zeros(shape, np.uint64)
-    return Share(shape, fraction, x.bits, None if x.masked is None else zero, None if x.mask is None else zero)
+    masked, mask = (None if part is None else np.zeros(shape, np.uint64) for part in (x.masked, x.mask))
+    return Share(shape, fraction, x.bits, masked, mask)
 
 
 @op

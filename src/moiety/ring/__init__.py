@@ -8,6 +8,7 @@
 | ``memory`` | ``keep_freed``: buffers that a process keeps for its next arrays |
 """
 
+from moiety.ring._numpy import PANEL
 from moiety.ring.fixed import decode, encode
 from moiety.ring.kernels import (
     Packed,
@@ -29,6 +30,7 @@ from moiety.ring.memory import keep_freed
 from moiety.ring.prg import Prg, derive
 
 __all__ = [
+    "PANEL",
     "Packed",
     "Prg",
     "decode",
