@@ -12,12 +12,12 @@ from typer.testing import CliRunner, Result
 from moiety import errors
 from moiety.cli import models
 from moiety.cli.app import app
-from moiety.cli.party import numbers
+from moiety.cli.source import numbers
 from moiety.engine.launch import start
 
 from .conftest import moiety
 
-COMMANDS = ("demo", "generate", "embed", "keys", "party", "deploy", "doctor")
+COMMANDS = ("demo", "generate", "embed", "keys", "party", "deploy", "doctor", "check", "calibrate")
 
 
 def run(*arguments: str) -> Result:
@@ -151,7 +151,7 @@ def test_parties_that_do_not_run(tmp_path: Path) -> None:
 
 def test_unknown_model_names_the_known_ones() -> None:
     assert set(models.KNOWN) == {"smollm2", "stories", "minilm"}
-    assert "smollm2 or stories or minilm" in error(run("deploy", "gpt"), "MOI-100", 2)
+    assert "MODEL is smollm2, stories, minilm, path/to/file.py:function, or a HuggingFace" in error(run("check", "gpt"), "MOI-100", 2)
 
 
 def test_as_a_process() -> None:

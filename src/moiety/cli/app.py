@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from moiety.cli import app_models
 from moiety.cli.failures import EPILOG, reported
+from moiety.cli.options import Context, Data, File, Folder, Inputs, Json, Lengths, Model, Party, Public, Ranges, Reveal
 
 app = typer.Typer(
     help="Private AI inference between parties that do not trust each other.",
@@ -19,12 +21,7 @@ app = typer.Typer(
 
 QUESTION = "What is the capital of France?"
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 Tokens = Annotated[int, typer.Option("--tokens", "-n", min=1, help="At most so many new tokens.")]
-Reveal = Annotated[str, typer.Option(help="What the data owner learns of each token: all [b]logits[/b], or the [b]token[/b] alone.")]
-File = Annotated[str | None, typer.Option("--federation", help="Use the running parties of this federation file.")]
-Party = Annotated[str | None, typer.Option("--party", help="Your name in the federation file.")]
-Folder = Annotated[str | None, typer.Option("--identity", help="The folder with your key, if not beside your certificate.")]
 Tokenizer = Annotated[str | None, typer.Option(help="The tokenizer of a model deployed under another name.")]
 
 
@@ -139,16 +136,20 @@ def party(
 @app.command()
 @reported
 def deploy(
-    model: Annotated[str, typer.Argument(help="smollm2, minilm or stories.")],
+    model: Model,
     federation: Annotated[str, typer.Option(help="The federation file.")] = "federation.toml",
     party: Party = None,
     identity: Folder = None,
     name: Annotated[str | None, typer.Option(help="Deploy it under this name.")] = None,
-    lengths: Annotated[str | None, typer.Option(help="Numbers of tokens of a prompt or sentence, like 8,16,20-24.")] = None,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer together.")] = 128,
+    lengths: Lengths = None,
+    context: Context = 128,
     reveal: Reveal = "logits",
     replace: Annotated[bool, typer.Option("--replace", help="Forget what was deployed under the name.")] = False,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Tell the data owner if a value left its measured range.")] = True,
+    inputs: Inputs = None,
+    public: Public = None,
+    ranges: Ranges = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Compile a model and share its weights with running parties, as its owner."""
@@ -165,6 +166,10 @@ def deploy(
         reveal=reveal,
         replace=replace,
         check=check,
+        inputs=inputs or (),
+        public=public or (),
+        ranges=ranges,
+        data=data,
         as_json=as_json,
     )
 
@@ -176,3 +181,6 @@ def doctor(as_json: Json = False) -> None:
     from moiety.cli.doctor import doctor as run
 
     run(as_json=as_json)
+
+
+app_models.register(app)

@@ -1,5 +1,6 @@
 """``moiety party``, ``moiety keys`` and ``moiety deploy``: what organisations run to form a federation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -57,17 +58,37 @@ def deploy(
     reveal: str,
     replace: bool,
     check: bool,
+    inputs: Sequence[str],
+    public: Sequence[str],
+    ranges: Path | None,
+    data: Path | None,
     as_json: bool,
 ) -> None:
     """Load, compile and share a model, as its owner."""
     from moiety.cli import models, vendor
     from moiety.cli.local import show
     from moiety.cli.screen import screen
+    from moiety.cli.source import PROMPT, numbers
     from moiety.engine.federation import connect
 
-    known, shown = models.known(model), screen(silent=as_json, keep=True)
-    wanted = known.lengths if lengths is None else numbers(lengths)
-    request = vendor.Request(federation, party, model, name or model, wanted, context, reveal, identity, replace, check)
+    shown, known = screen(silent=as_json, keep=True), models.KNOWN.get(model)
+    wanted = numbers(lengths) if lengths is not None else known.lengths if known else (PROMPT,)
+    request = vendor.Request(
+        federation,
+        party,
+        model,
+        name or _called(model),
+        wanted,
+        context,
+        reveal,
+        identity,
+        replace,
+        check,
+        tuple(inputs),
+        tuple(public),
+        str(ranges) if ranges else None,
+        str(data) if data else None,
+    )
     with connect(federation, party=party, identity=identity) as joined, joined.open() as session:
         session.holding(request.name)  # what is wrong with file, key, parties or rules shows before the long work
     with shown:
@@ -79,10 +100,6 @@ def deploy(
     remark(f"{ready}, each useless to a party alone")
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """``8,16,20-24`` as numbers. Raises ConfigError."""
-    try:
-        parts = [part.partition("-") for part in text.split(",")]
-        return tuple(sorted({n for low, dash, high in parts for n in range(int(low), int(high if dash else low) + 1)}))
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a list of lengths; write it like 8,16,20-24") from None
+def _called(model: str) -> str:
+    """The name of a deployment, where none is given: the last part of the model's."""
+    return Path(model).name.rpartition(":")[2]

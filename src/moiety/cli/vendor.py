@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from moiety.cli import models
+from moiety.cli.source import Asked, Source
 from moiety.compile.plan import Plan
 from moiety.errors import ConfigError, InputError, MoietyError
 
@@ -32,6 +33,10 @@ class Request(msgspec.Struct, frozen=True):
     replace: bool = False
     check: bool = True
     """Let the data owner learn, in one bit a run, whether a value left its measured range."""
+    inputs: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
+    ranges: str | None = None
+    data: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,54 +57,42 @@ Tell = Callable[[Event], None]
 
 def deploy(request: Request, tell: Tell) -> dict[str, Any]:
     """Do what is asked; returns a report. Raises MoietyError, FileNotFoundError."""
-    known = models.known(request.model)
     if not request.lengths or min(request.lengths) < 1:
         raise InputError("name at least one length of at least one token")
     tell(Event("begin", "load"))
     import moiety.compile.model  # noqa: F401  (so that loading PyTorch counts as loading)
 
-    tokenizer, model = known.load()
+    source = _asked(request).source()
     tell(Event("end", "load"))
     tell(Event("begin", "compile"))
-    plans, weights = _compile(known, tokenizer, model, request, tell)
+    plans, weights = _compile(source, request, tell)
     tell(Event("end", "compile"))
     tell(Event("begin", "share"))
     shared = _share(request, plans, weights, tell)
     tell(Event("end", "share"))
     from moiety.engine.report import peak_memory_bytes
 
-    parameters = sum(tensor.numel() for tensor in model.parameters())
+    parameters = sum(tensor.numel() for tensor in source.model.parameters())
     return {"parameters": parameters, "plans": [plan.hash for plan in plans], "peak_memory_bytes": peak_memory_bytes(), **shared}
 
 
-def _compile(known: models.Known, tokenizer: Any, model: Any, request: Request, tell: Tell) -> tuple[list[Plan], Mapping[str, Any]]:
+def _asked(request: Request) -> Asked:
+    ranges, data = (Path(file) if file else None for file in (request.ranges, request.data))
+    lengths = ",".join(map(str, request.lengths))
+    return Asked(request.model, request.inputs, request.public, lengths, request.context, request.reveal, ranges, data)
+
+
+def _compile(source: Source, request: Request, tell: Tell) -> tuple[list[Plan], Mapping[str, Any]]:
     from moiety.compile.builder import Options
 
-    options = Options(margin=known.margin, check_ranges=request.check)
-    if known.kind == models.ENCODER:
-        from moiety.private.pooled import compile_encoder
-
-        encoder = compile_encoder(
-            model,
-            lengths=request.lengths,
-            calibration=lambda length: known.calibration(tokenizer, length),
-            options=options,
-            on_plan=lambda done, of: tell(Event("progress", "compile", done, of)),
-        )
-        return list(encoder.plans.values()), encoder.weights
-    from moiety.compile.decoder import compile_decoder
-
-    if request.reveal not in ("logits", "token"):
-        raise ConfigError(f"reveal is logits or token, not {request.reveal!r}")
-    decoder = compile_decoder(
-        model,
-        prompt_lengths=request.lengths,
-        context=request.context,
-        calibration=known.calibration(tokenizer),
-        reveal=request.reveal,  # type: ignore[arg-type]
-        options=options,
-    )
-    return [*decoder.prefill.values(), *decoder.steps.values()], decoder.weights
+    drafts = list(_asked(request).drafts(source, Options(margin=source.margin, check_ranges=request.check)))
+    plans, weights = list[Plan](), dict[str, Any]()
+    for _, make in drafts:
+        compiled = make().compiled()
+        plans.append(compiled.plan)
+        weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}
+        tell(Event("progress", "compile", len(plans), len(drafts)))
+    return plans, weights
 
 
 def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell: Tell) -> dict[str, Any]:

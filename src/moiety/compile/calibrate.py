@@ -6,7 +6,7 @@ within the module), which is the same for every shape of a model: a decode plan 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,14 +55,27 @@ def sites(captured: Captured) -> dict[fx.Node, str]:
 
 def calibrate(captured: Captured, examples: Iterable[Sequence[Any]]) -> Ranges:
     """Run the graph in float on each example (flattened inputs) and join the ranges of all operations by site."""
-    names, ranges = sites(captured), Ranges()
+    ranges = Ranges()
+    for found in calibrate_each(captured, examples):
+        ranges = join(ranges, found)
+    return ranges
+
+
+def calibrate_each(captured: Captured, examples: Iterable[Sequence[Any]]) -> Iterator[Ranges]:
+    """As :func:`calibrate`, of every example by itself."""
+    names = sites(captured)
     for example in examples:
+        ranges = Ranges()
         for node, what, value in _run(captured, example):
             found = _range(value)
             if found is not None:
-                site = names.get(node, node.name) + what
-                ranges[site] = found.join(ranges[site]) if site in ranges else found
-    return ranges
+                ranges[names.get(node, node.name) + what] = found
+        yield ranges
+
+
+def join(found: Ranges, known: Ranges) -> Ranges:
+    """Ranges of both, joined by site."""
+    return {site: found[site].join(known[site]) if site in found and site in known else (found | known)[site] for site in found | known}
 
 
 def _run(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx.Node, str, Any]]:

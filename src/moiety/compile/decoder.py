@@ -4,7 +4,7 @@ The cache is made of explicit states: a step reads the rows written so far and y
 stores at the run's public position. Masks and rotary rows follow from the position in the clear, for every position of a bucket.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,9 +12,9 @@ import torch
 from transformers.cache_utils import Cache
 
 from moiety.compile.builder import Options
-from moiety.compile.calibrate import Range, Ranges, calibrate, sites
+from moiety.compile.calibrate import Range, Ranges, calibrate, calibrate_each, join, sites
 from moiety.compile.capture import Captured, capture
-from moiety.compile.model import Draft, finish, join
+from moiety.compile.model import Draft
 from moiety.compile.plan import Plan
 from moiety.errors import PlanError
 
@@ -106,6 +106,16 @@ def measure(model: Any, calibration: Sequence[torch.Tensor], ranges: Ranges | No
     return join(_ranges(model, calibration), ranges or {})
 
 
+def measure_each(model: Any, calibration: Sequence[torch.Tensor]) -> Iterator[Ranges]:
+    """As :func:`measure`, of every sequence by itself; they may differ in length."""
+    captured: dict[int, Captured] = {}
+    for tokens in calibration:
+        length = tokens.shape[1]
+        captured[length] = captured.get(length) or _capture(model, length, 0)
+        [found] = calibrate_each(captured[length], [(tokens, torch.tensor(0))])
+        yield _with_states(model, captured[length], found)
+
+
 def draft_prefill(model: Any, length: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
     """The first run: a prompt of ``length`` tokens, no cache yet."""
     return _draft(model, length, 0, range(1), ranges, options or Options(), reveal)
@@ -129,7 +139,10 @@ def _ranges(model: Any, sequences: Sequence[torch.Tensor]) -> Ranges:
     """Ranges of all sites on public sequences, and of every state: its rows are an output of the capture."""
     together = torch.cat(list(sequences))
     captured = _capture(model, together.shape[1], 0, len(together))
-    ranges = calibrate(captured, [(together, torch.tensor(0))])
+    return _with_states(model, captured, calibrate(captured, [(together, torch.tensor(0))]))
+
+
+def _with_states(model: Any, captured: Captured, ranges: Ranges) -> Ranges:
     names = sites(captured)
     [leaves] = next(node.args for node in captured.graph.nodes if node.op == "output")
     for name, (_, leaf) in _states(model).items():
@@ -153,14 +166,15 @@ def _draft(model: Any, count: int, rows: int, positions: range, ranges: Ranges, 
         "argmax": reveal == "token",
     }
     further = {"first_position": positions[0], "positions": len(positions) if rows else 0, "end": _end(model)}
-    return Draft(captured, ranges, options, {} if rows else {place: torch.tensor(0)}, settings=settings, further=further)
+    only_tokens = replace(captured, inputs=captured.inputs[:1], structure='{"leaf": 0}')
+    public = {} if rows else {place: torch.tensor(0)}
+    return Draft(captured, ranges, options, public, settings=settings, further=further, called=only_tokens)
 
 
 def _compile(draft: Draft, weights: dict[str, torch.Tensor]) -> Plan:
-    builder = draft.lowering().run()
-    weights |= {name: tensor for name, tensor in builder.tensors.items() if name not in weights}
-    only_tokens = replace(draft.captured, inputs=draft.captured.inputs[:1], structure='{"leaf": 0}')
-    return finish(builder, only_tokens, {}, **draft.further)
+    compiled = draft.compiled()
+    weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}
+    return compiled.plan
 
 
 def _end(model: Any) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_shape,
 )
 from moiety.compile.builder import Builder, Options
-from moiety.compile.calibrate import Ranges, calibrate
+from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
 from moiety.compile.lower import Lowering
 from moiety.compile.plan import Plan
@@ -51,6 +51,8 @@ class Draft:
     """The example inputs, flattened: what a caller would give, in the order of ``captured.inputs``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     further: Mapping[str, Any] = field(default_factory=dict)
+    called: Captured | None = None
+    """The call as its caller knows it, where that is not the captured one."""
 
     def lowering(self) -> Lowering:
         """A lowering of the draft, not yet run."""
@@ -63,7 +65,13 @@ class Draft:
     def compiled(self) -> Compiled:
         """The plan, with its weights."""
         builder = self.lowering().run()
-        return Compiled(finish(builder, self.captured, self.public, **self.further), builder.tensors, self.ranges)
+        return Compiled(self.plan(builder), builder.tensors, self.ranges)
+
+    def plan(self, builder: Builder) -> Plan:
+        """The plan of what was lowered."""
+        called = self.called or self.captured
+        public = {name: value for name, value in self.public.items() if name in called.inputs}
+        return finish(builder, called, public, **self.further)
 
 
 def compile_model(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Compiled:
@@ -121,11 +129,6 @@ def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int 
         return (made.clamp(min=float(value.min())) if value.min() >= 0 else made).to(value.dtype)
 
     return [[like(name, value) for name, value in given.items()] for _ in range(count)]
-
-
-def join(found: Ranges, known: Ranges) -> Ranges:
-    """Ranges of both, joined by site."""
-    return {site: found[site].join(known[site]) if site in found and site in known else (found | known)[site] for site in found | known}
 
 
 def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **further: Any) -> Plan:

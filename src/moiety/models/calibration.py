@@ -134,14 +134,14 @@ def stories(tokenizer: Any, length: int = 36) -> list[torch.Tensor]:
     return sequences(lambda text: tokenizer(text)["input_ids"], STORIES, length)
 
 
-def sentences(tokenizer: Any, length: int) -> list[torch.Tensor]:
-    """The sentences cut or joined to (1, ``length``) tokens, the first and last those that mark begin and end."""
+def sentences(tokenizer: Any, length: int, texts: Sequence[str] = SENTENCES) -> list[torch.Tensor]:
+    """The texts cut or joined to (1, ``length``) tokens, the first and last those that mark begin and end."""
 
     def inner(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-    cut = sequences(inner, SENTENCES, length - 2) if length > 2 else [torch.empty(1, 0, dtype=torch.long)]
+    cut = sequences(inner, texts, length - 2) if length > 2 else [torch.empty(1, 0, dtype=torch.long)]
     return [torch.tensor([[begin, *tokens[0].tolist(), end]]) for tokens in cut]
 
 

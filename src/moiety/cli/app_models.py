@@ -1,0 +1,52 @@
+"""The commands for those who own a model: what stands in its way, what it will cost, where it goes wrong, what its ranges are."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moiety.cli.failures import reported
+from moiety.cli.options import Context, Data, Inputs, Json, Lengths, Model, Public, Ranges, Reveal
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (check, calibrate):
+        app.command()(reported(command))
+
+
+def check(
+    model: Model,
+    inputs: Inputs = None,
+    public: Public = None,
+    lengths: Lengths = None,
+    context: Context = 64,
+    reveal: Reveal = "logits",
+    ranges: Ranges = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Find everything that stands between a model and its private run, with its place in your source."""
+    from moiety.cli.check import check as run
+    from moiety.cli.source import Asked
+
+    if not run(Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def calibrate(
+    model: Model,
+    data: Annotated[Path | None, typer.Option(help="Examples like those to come: .npz, .pt, or .txt for language models.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the ranges here.")] = Path("ranges.json"),
+    inputs: Inputs = None,
+    public: Public = None,
+    lengths: Lengths = None,
+    top: Annotated[int, typer.Option(min=0, help="Show so many of the widest ranges.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Measure a model's ranges on public examples, for check, plan, compare and deploy; doubtful ones are marked."""
+    from moiety.cli.calibrate import calibrate as run
+    from moiety.cli.source import Asked
+
+    if not run(Asked(model, inputs or (), public or (), lengths, data=data), out, top, as_json=as_json):
+        raise typer.Exit(1)

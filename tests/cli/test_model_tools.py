@@ -1,0 +1,149 @@
+"""``moiety check`` and ``moiety calibrate`` on tiny models of a user's own file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from moiety.cli.app import app
+from moiety.cli.source import resolve
+from moiety.compile.model import compile_model
+from moiety.compile.ranges import load
+from moiety.errors import ConfigError
+
+OWN = """
+import torch
+from torch import nn
+
+def good():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)), (torch.linspace(-1, 1, 12).reshape(3, 4),)
+
+def strange():
+    return nn.Sequential(nn.Linear(4, 8), nn.Mish(), nn.Mish())
+
+def number():
+    return 3
+
+class Weighted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(8, 4)
+    def forward(self, ids, mask):
+        return self.words(ids) * mask[..., None].float()
+
+def weighted():
+    return Weighted(), {"ids": torch.tensor([[1, 2]]), "mask": torch.tensor([[1, 0]])}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's file, in the current folder."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return "own.py"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), prog_name="moiety", env={"COLUMNS": "120", "TERM": "dumb"})
+
+
+def data(*arguments: str, status: int = 0) -> Any:
+    done = run(*arguments, "--json")
+    assert done.exit_code == status, done.output
+    return json.loads(done.stdout)
+
+
+def test_check_of_a_model_that_runs(own: str) -> None:
+    found = data("check", f"{own}:good")
+    assert (found["ok"], found["title"]) == (True, "Sequential")
+    [program] = found["programs"]
+    assert (program["title"], program["operations"], program["findings"]) == ("one pass", 3, [])
+    assert program["inputs"] == [{"name": "input", "shape": [3, 4], "form": "secret"}]
+    assert "nothing stands in the way" in run("check", f"{own}:good").stdout
+
+
+def test_check_of_a_model_that_does_not(own: str) -> None:
+    found = data("check", f"{own}:strange", "--input", "2x4", status=1)
+    findings = found["programs"][0]["findings"]
+    assert [(finding["kind"], finding["what"], finding["module"]) for finding in findings] == [
+        ("operation", "aten.mish.default", "1"),
+        ("operation", "aten.mish.default", "2"),
+    ]
+    shown = run("check", f"{own}:strange", "--input", "2x4")
+    assert shown.exit_code == 1
+    assert "in  1, 2" in shown.stdout
+    assert "1 thing stands in the way" in shown.stdout
+
+
+def test_check_says_which_input_must_be_public(own: str) -> None:
+    shown = run("check", f"{own}:weighted")
+    assert (shown.exit_code, "name mask public" in shown.stdout) == (1, True)
+    assert "at  own.py:20  return self.words(ids) * mask[..., None].float()" in shown.stdout
+    assert data("check", f"{own}:weighted", "--public", "mask")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("nothing.py:f",), "there is no file nothing.py"),
+        (("own.py:nothing",), "own.py has no function 'nothing'; it has good, strange, number"),
+        (("own.py:number",), "returned a int; return a torch.nn.Module"),
+        (("own.py:strange",), "returns no example inputs; let it return (module, inputs), or give shapes: --input 4x8"),
+        (("own.py:strange", "--input", "2*4"), "'2*4' is no input; write [NAME=]SHAPE[:KIND]"),
+        (("own.py:good", "--ranges", "none.json"), "the ranges file none.json cannot be read"),
+        (("own.py:good", "--ranges", "own.py"), "own.py is no ranges file"),
+        (("own.py:good", "--data", "none.npz"), "there is no data file none.npz"),
+        (("own.py:good", "--data", "own.py"), "own.py is neither .npz nor .pt"),
+        (("own.py:good", "--public", "y"), "public names y, but the model takes input"),
+    ],
+)
+def test_what_a_model_may_be(own: str, arguments: tuple[str, ...], text: str) -> None:
+    done = run("check", *arguments)
+    assert done.exit_code == (6 if "public" in text else 2)
+    assert text in done.stderr
+
+
+def test_ranges_reach_the_plan(own: str, tmp_path: Path) -> None:
+    examples = np.random.default_rng(0).uniform(-1, 1, (24, 3, 4)).astype(np.float32)
+    np.savez(tmp_path / "examples.npz", input=100 * examples)
+    found = data("calibrate", f"{own}:good", "--data", "examples.npz", "-o", "wide.json")
+    assert (found["examples"], found["doubtful"]) == (24, 0)
+    wide = found["ranges"][0]
+    assert (wide["operation"], wide["low"], wide["high"]) == ("input", 100 * examples.min(), 100 * examples.max())
+    assert wide["typical"] == pytest.approx(np.median(100 * np.abs(examples).max((1, 2))))
+    source = resolve(f"{own}:good")
+    plan = compile_model(source.model, source.args, calibration=(), ranges=load(tmp_path / "wide.json")).plan
+    assert plan.inputs[0].bound == pytest.approx(1.5 * 100 * np.abs(examples).max())
+    assert data("check", f"{own}:good", "--ranges", "wide.json")["ok"]
+
+
+def test_doubtful_ranges_are_marked(own: str, tmp_path: Path) -> None:
+    examples = torch.rand(20, 3, 4)
+    examples[7] *= 30
+    torch.save([(example,) for example in examples], tmp_path / "examples.pt")
+    shown = run("calibrate", f"{own}:good", "--data", "examples.pt")
+    assert shown.exit_code == 1
+    assert "outlier: example 7 reaches" in shown.stdout
+    assert "grows: one half of the examples leaves the range of the other" in shown.stdout
+    assert (tmp_path / "ranges.json").exists()
+
+
+def test_made_up_examples_are_called_so(own: str) -> None:
+    assert "the examples were made up" in run("calibrate", f"{own}:good").stderr
+
+
+def test_a_language_model_of_a_folder(own: str, data_folder: Path) -> None:
+    folder = data_folder / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("stories260K is not in the data folder")
+    source = resolve(str(folder))
+    assert (source.kind, source.title) == ("decoder", "LlamaForCausalLM")
+    assert [title for title, _ in source.drafts(lengths=(4, 8))] == ["prompt of 4 tokens", "prompt of 8 tokens", "a token, cache up to 64"]
+    with pytest.raises(ConfigError, match="take --lengths instead of --input"):
+        resolve(str(folder), inputs=("1x4",))
