@@ -184,7 +184,7 @@ async def sum_of_squares(party: Party, x: Share) -> Share:
     """Over the last axis, kept as 1; exact at twice the fraction. 1 round, 3 E a row."""
     share = rep3.product_share(party, x, x, rep3.DOT)
     row = (*x.shape[:-1], 1)
-    return await rep3.reshare(party, None if share is None else share.reshape(row), row, 2 * x.fraction)
+    return await rep3.reshare(party, None if share is None else share.reshape(row), row, 2 * x.fraction, x.bits)
 
 
 @op
@@ -195,7 +195,7 @@ async def spread(party: Party, x: Share) -> Share:
     square = rep3.product_share(party, mean, mean)
     row = (*x.shape[:-1], 1)
     share = None if squares is None or square is None else (squares * np.uint64(x.shape[-1]) - square).reshape(row)
-    return await rep3.reshare(party, share, row, 2 * x.fraction)
+    return await rep3.reshare(party, share, row, 2 * x.fraction, x.bits)
 
 
 @op

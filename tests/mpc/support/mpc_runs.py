@@ -9,7 +9,7 @@ import numpy as np
 from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
 from moiety.mpc.functions.bits import BitShare
-from moiety.mpc.party import Party
+from moiety.mpc.party import Draws, Party
 from moiety.mpc.rounds import Role, Scope, Word, Words
 from moiety.mpc.share import Share
 
@@ -33,14 +33,16 @@ def share_bits(bits: Any, seed: int = 0) -> dict[Role, BitShare]:
     return {role: BitShare(bits.shape, *part) for role, part in parts.items()}
 
 
-def run(op: Op, *inputs: Any, seed: int = 0, node: int = 0, **options: Any) -> lockstep.Transcript:
+def run(
+    op: Op, *inputs: Any, seed: int = 0, node: int = 0, draws: Callable[[Role], Draws] | None = None, **options: Any
+) -> lockstep.Transcript:
     """``op(party, inputs of that role, **options)`` at every role, at plan node ``node`` (its parity turns the dealing round)."""
 
     async def protocol(party: Party) -> Any:
         party.scope = Scope((node,))
         return await op(party, *(x[party.role] for x in inputs), **options)
 
-    return lockstep.run(protocol, draws=lambda role: lockstep.test_draws(role, seed))
+    return lockstep.run(protocol, draws=draws or (lambda role: lockstep.test_draws(role, seed)))
 
 
 def shapes(op: Op, *inputs: Any, node: int = 0, **options: Any) -> tuple[Any, Costs]:

@@ -1,26 +1,30 @@
 """Exact views: run the real protocol on every assignment of the draws that one party does not hold, one array element each.
 
 Fix the secrets and the observed party's own draws. If the joint histogram of all that the party receives is then the same for all
-secrets, for these own draws, then its view carries no information on them. Rings have few bits, so that all assignments fit an array;
-the code under test is the real one, with real shapes, packing and addresses.
+secrets, for these own draws, then its view carries no information on them. Rings have few bits, so that all assignments can be counted;
+the code under test is the real one, with real shapes, packing and addresses. Where there are more unknown bits than can be counted,
+words that have a pad to themselves are taken out first: see ``mpc_reduce.py``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from mpc_reduce import Draw, Shift, Shifted, effects, eliminate
 from mpc_runs import received
 
 from moiety.mpc import lockstep
 from moiety.mpc.functions.bits import BitShare
-from moiety.mpc.party import Key, Party
-from moiety.mpc.rounds import Address, Role, Scope, Spec, Words
+from moiety.mpc.party import Draws, Key, Party
+from moiety.mpc.rounds import Address, Role, Scope, Spec, Word, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 
 UNKNOWN_TO = {Role.P1: Key.B, Role.P2: Key.A}
 LEAST = 10
-"""At least 2^10 elements, so that an axis of elements is never mistaken for another."""
+"""At least 2^10 elements at once, so that an axis of elements is never mistaken for another."""
+CHUNK = 16
+"""At most 2^16, which a processor's cache holds."""
 
 
 def element_bits(spec: Spec, count: int) -> tuple[str, int, int]:
@@ -28,8 +32,8 @@ def element_bits(spec: Spec, count: int) -> tuple[str, int, int]:
     if count in spec.shape:
         rest = int(np.prod(spec.shape, dtype=np.int64)) // count
         return "words", rest, spec.bits
-    if spec.bits == 8 and spec.shape and spec.shape[-1] == count // 8:
-        return "packed", int(np.prod(spec.shape[:-1], dtype=np.int64)), 1
+    if spec.bits == 8 and spec.shape and spec.shape[-1] % (count // 8) == 0:  # several in a row lie one behind the other
+        return "packed", int(np.prod(spec.shape, dtype=np.int64)) * 8 // count, 1
     raise AssertionError(f"{spec} has no axis of {count} elements")
 
 
@@ -53,105 +57,141 @@ def gather(value: Words, bits: int, count: int) -> tuple[Words, int]:
 
 @dataclass(frozen=True)
 class Flaw:
-    """What a negative twin gets wrong: draws moved to other addresses, or altered, (pieces, count) at a time.
-
-    ``enumerate`` says which unknown draws are varied; the others may stay fixed when nothing that is looked at depends on them.
-    """
+    """What a negative twin gets wrong: draws moved to other addresses, or altered, (pieces, count) at a time."""
 
     move: Callable[[Address], Address] = lambda address: address
     spoil: Callable[[Address, Words], Words] = lambda address, values: values
-    enumerate: Callable[[Address], bool] = lambda address: True
 
 
 SOUND = Flaw()
 
 
-@dataclass
-class Book:
-    """All draws of one experiment: an element's number, read in mixed radix, assigns the draws that are unknown to the observer."""
+@dataclass(frozen=True)
+class Flawed:
+    """Draws as a spoilt protocol would use them."""
 
-    observer: Role
-    bits: int = LEAST
-    own_seed: int = 0
-    flaw: "Flaw" = field(default_factory=lambda: SOUND)
-    used: int = 0
-    values: dict[tuple[Key, Address], Words] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        return 1 << self.bits
-
-    def unknown(self, pieces: int, width: int) -> Words:
-        """The next ``pieces * width`` bits of the element's number, as (pieces, count) words."""
-        numbers = np.arange(self.count, dtype=np.uint64)
-        out = np.empty((pieces, self.count), np.uint64)
-        for piece in out:
-            piece[:] = (numbers >> np.uint64(min(self.used, 63))) & np.uint64((1 << width) - 1)
-            self.used += width
-        return out
+    inner: Draws
+    flaw: Flaw
+    count: int
 
     def words(self, key: Key, address: Address, spec: Spec) -> Words:
         address = self.flaw.move(address)
+        values, _ = gather(self.inner.words(key, address, spec), spec.bits, self.count)
+        return spread(self.flaw.spoil(address, values), spec, self.count)
+
+
+@dataclass
+class Book:
+    """All draws of one experiment.
+
+    The bits of ``numbers``, one number for each element, assign what is unknown to the observer; its own draws are the same for all.
+    Without numbers (``count`` elements) everything is random. ``fixed`` draws are taken out: they are the same for all elements too.
+    """
+
+    observer: Role
+    numbers: Words | None
+    own_seed: int = 0
+    fixed: Collection[tuple[Key, Address]] = ()
+    count: int = 1 << LEAST
+    used: int = 0
+    drawn: list[Draw] = field(default_factory=list)
+    values: dict[tuple[Key, Address], Words] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.count = self.count if self.numbers is None else len(self.numbers)
+
+    def unknown(self, pieces: int, width: int) -> Words:
+        """The next ``pieces * width`` bits of the element's number, as (pieces, count) words."""
+        out = np.empty((pieces, self.count), np.uint64)
+        for piece in out:
+            if self.numbers is None:
+                piece[:] = np.random.default_rng((self.own_seed, 76, self.used)).integers(0, 1 << width, self.count, np.uint64)
+            else:
+                piece[:] = (self.numbers >> np.uint64(min(self.used, 63))) & np.uint64((1 << width) - 1)
+            self.used += width
+        return out
+
+    def own(self, seed: Sequence[int], pieces: int, width: int) -> Words:
+        """What the observer knows: the same for all elements, unless everything is random."""
+        many = self.count if self.numbers is None else 1
+        found = np.random.default_rng((self.own_seed, *seed)).integers(0, 1 << width, (pieces, many), np.uint64)
+        return np.broadcast_to(found, (pieces, self.count))
+
+    def words(self, key: Key, address: Address, spec: Spec) -> Words:
         if (key, address) not in self.values:
             _, pieces, width = element_bits(spec, self.count)
-            if key == UNKNOWN_TO[self.observer] and self.flaw.enumerate(address):
+            if key == UNKNOWN_TO[self.observer] and (key, address) not in self.fixed:
+                self.drawn.append(Draw(key, address, spec, pieces * width))
                 fresh = self.unknown(pieces, width)
             else:
-                fixed = np.random.default_rng((self.own_seed, key, *address.path, address.kind, address.serial))
-                fresh = np.repeat(fixed.integers(0, 1 << width, (pieces, 1), np.uint64), self.count, 1)
-            self.values[key, address] = spread(self.flaw.spoil(address, fresh), spec, self.count)
+                fresh = self.own((key, *address.path, address.kind, address.serial), pieces, width)
+            self.values[key, address] = spread(fresh, spec, self.count)
         return self.values[key, address].copy()
 
-    def share(self, secret: int, bits: int, fraction: int = 0) -> dict[Role, Share]:
-        """A ring element under a mask of which the observer holds a fixed part and not the other."""
-        own = int(np.random.default_rng((self.own_seed, 77, self.used)).integers(0, 1 << bits))
-        held = np.full(self.count, own, dtype_of(bits))
-        other = self.unknown(1, bits)[0].astype(dtype_of(bits))
-        one, two = (held, other) if self.observer is Role.P1 else (other, held)
-        masked = wrap(one + two + dtype_of(bits)(secret % (1 << bits)), bits)
+    def share(self, secret: Any, bits: int, inner: tuple[int, ...] = ()) -> dict[Role, Share]:
+        """Ring elements (a secret each, ``inner`` an element) under masks of which the observer holds one part and not the other."""
+        pieces = int(np.prod(inner, dtype=np.int64))
+        held, other = self.own((77, self.used), pieces, bits), self.unknown(pieces, bits)
+        secrets = np.asarray(secret).astype(np.int64).view(np.uint64).reshape(pieces, -1)
+        one, two, value = (
+            wrap(np.moveaxis(p, -1, 0).reshape(self.count, *inner).astype(dtype_of(bits)), bits)
+            for p in (*self._sides(held, other), np.broadcast_to(secrets, (pieces, self.count)))
+        )
+        masked = wrap(one + two + value, bits)
         parts = {Role.P0: (None, wrap(one + two, bits)), Role.P1: (masked, one), Role.P2: (masked, two), Role.CLIENT: (None, None)}
-        return {role: Share((self.count,), fraction, bits, *part) for role, part in parts.items()}
+        return {role: Share((self.count, *inner), 0, bits, *part) for role, part in parts.items()}
 
-    def bit(self, secret: int) -> dict[Role, BitShare]:
+    def bit(self, secret: Any) -> dict[Role, BitShare]:
         """A bit under such a mask."""
-        own = int(np.random.default_rng((self.own_seed, 78, self.used)).integers(0, 2))
-        held, other = np.full(self.count, own, np.uint8), self.unknown(1, 1)[0].astype(np.uint8)
-        one, two = (np.packbits(p, bitorder="little") for p in ((held, other) if self.observer is Role.P1 else (other, held)))
-        masked = one ^ two ^ np.uint8(0xFF * secret)
+        held, other = self.own((78, self.used), 1, 1), self.unknown(1, 1)
+        value = np.broadcast_to(np.asarray(secret), (1, self.count))
+        one, two, plain = (np.packbits(p[0].astype(np.uint8), bitorder="little") for p in (*self._sides(held, other), value))
+        masked = plain ^ one ^ two
         parts = {Role.P0: (None, one ^ two), Role.P1: (masked, one), Role.P2: (masked, two), Role.CLIENT: (None, None)}
         return {role: BitShare((self.count,), *part) for role, part in parts.items()}
 
+    def _sides(self, held: Words, other: Words) -> tuple[Words, Words]:
+        return (held, other) if self.observer is Role.P1 else (other, held)
+
 
 Inputs = Callable[[Book, Any], Sequence[dict[Role, Any]]]
-Keep = Callable[[int], bool]
 
 
-def view(op: Callable[..., Any], inputs: Inputs, secret: Any, book: Book, node: int = 0, keep: Keep | None = None) -> tuple[Words, int]:
-    """The sorted codes of all the observer receives, the masked inputs included, one for each assignment; and the bits of a code."""
-    given = inputs(book, secret)
+class Experiment(NamedTuple):
+    """A protocol, how its inputs come from a secret, who looks, and at which plan node (which of P1, P2 receives what is dealt)."""
 
-    async def protocol(party: Party) -> Any:
-        party.scope = Scope((node,))
-        return await op(party, *(x[party.role] for x in given))
+    op: Callable[..., Any]
+    inputs: Inputs
+    observer: Role
+    node: int
+    flaw: Flaw
 
-    transcript = lockstep.run(protocol, draws=lambda role: book, roles=(Role.P0, Role.P1, Role.P2))
-    assert not list(received(transcript, Role.P0))
-    pieces = [_input_bits(x[book.observer]) for x in given]
-    got = received(transcript, book.observer)
-    pieces += [gather(word.value, word.spec.bits, book.count) for i, word in enumerate(got) if keep is None or keep(i)]
-    code, used = np.zeros(book.count, np.uint64), 0
-    for values, width in pieces:
-        for piece in values:
-            code |= piece.astype(np.uint64) << np.uint64(used)
-            used += width
-    assert used <= 64, "the view does not fit a code"
-    return np.sort(code), used
+    def run(self, book: Book, secret: Any, shift: Shift | None = None) -> tuple[list[tuple[Words, int]], list[Word]]:
+        """The observer's masked inputs, (pieces, count) with their width, and all words that it receives."""
+        given = self.inputs(book, secret)
+        draws = Flawed(Shifted(book, shift), self.flaw, book.count)
+
+        async def protocol(party: Party) -> Any:
+            party.scope = Scope((self.node,))
+            return await self.op(party, *(x[party.role] for x in given))
+
+        transcript = lockstep.run(protocol, draws=lambda role: draws, roles=(Role.P0, Role.P1, Role.P2))
+        assert not list(received(transcript, Role.P0))
+        return [_masked(x[self.observer]) for x in given], list(received(transcript, self.observer))
 
 
-def _input_bits(x: Share | BitShare) -> tuple[Words, int]:
+def _masked(x: Share | BitShare) -> tuple[Words, int]:
     if isinstance(x, BitShare):
         return np.unpackbits(x.masked, bitorder="little")[None], 1
-    return wrap(x.masked, x.bits)[None], x.bits
+    return np.moveaxis(wrap(x.masked, x.bits), 0, -1).reshape(-1, x.shape[0]), x.bits
+
+
+class View(NamedTuple):
+    """The sorted codes of all that was received, for each secret; how many unknown bits were counted and how many taken out."""
+
+    codes: list[Words]
+    counted: int
+    reduced: int
 
 
 def views(
@@ -163,23 +203,55 @@ def views(
     node: int = 0,
     own_seed: int = 0,
     flaw: Flaw = SOUND,
-    keep: Keep | None = None,
     most: int = 21,
-) -> list[Words]:
-    """One sorted view for each secret. ``keep`` chooses which of the received arrays are looked at."""
-    secrets = list(secrets)
-    trial = Book(observer, LEAST, own_seed, flaw)
-    view(op, inputs, secrets[0], trial, node, keep)  # how many unknown bits are there?
-    bits = max(LEAST, trial.used)
-    assert bits <= most, f"{bits} unknown bits are too many to enumerate"
-    out = []
-    for secret in secrets:
-        book = Book(observer, bits, own_seed, flaw)
-        out.append(view(op, inputs, secret, book, node, keep)[0])
-        assert book.used == trial.used
-    return out
+) -> View:
+    """The observer's view of every secret, over all assignments of at most ``most`` bits.
+
+    Where more are unknown, words that have a pad to themselves are taken out of the view, with their pads, until that is so.
+    """
+    secrets, experiment = list(secrets), Experiment(op, inputs, observer, node, flaw)
+    trial = Book(observer, None, own_seed)
+    experiment.run(trial, secrets[0])
+    fixed, gone = frozenset(), frozenset()
+    if trial.used > most:
+        found = effects(lambda shift: _at_random(experiment, secrets, own_seed, shift), trial.drawn)
+        fixed, gone = eliminate(found, trial.used - most)
+    counted = trial.used - sum(draw.bits for draw in trial.drawn if (draw.key, draw.address) in fixed)
+    assert counted <= most, f"{counted} unknown bits are too many to count"
+    codes = [
+        np.sort(np.concatenate([_codes(experiment, book, secret, gone) for book in _chunks(experiment, counted, own_seed, fixed)]))
+        for secret in secrets
+    ]
+    return View(codes, counted, trial.used - counted)
 
 
-def alike(found: Sequence[Words]) -> bool:
+def _chunks(experiment: Experiment, bits: int, own_seed: int, fixed: Collection[tuple[Key, Address]]) -> Iterator[Book]:
+    """All assignments of so many bits, a processor cache full at a time."""
+    size = 1 << min(max(bits, LEAST), CHUNK)
+    for start in range(0, 1 << bits, size):
+        yield Book(experiment.observer, np.arange(start, start + size, dtype=np.uint64), own_seed, fixed)
+
+
+def _at_random(experiment: Experiment, secrets: list[Any], own_seed: int, shift: Shift | None) -> list[Word]:
+    """What is received by elements with a random secret and random draws each, the observer's included."""
+    book = Book(experiment.observer, None, own_seed)
+    which = np.random.default_rng(own_seed).integers(0, len(secrets), book.count)
+    return experiment.run(book, np.asarray(secrets)[which].T, shift)[1]
+
+
+def _codes(experiment: Experiment, book: Book, secret: Any, gone: Collection[int]) -> Words:
+    """The view of each assignment as one number."""
+    pieces, words = experiment.run(book, secret)
+    pieces += [gather(word.value, word.spec.bits, book.count) for i, word in enumerate(words) if i not in gone]
+    code, used = np.zeros(book.count, np.uint64), 0
+    for values, width in pieces:
+        for piece in values:
+            code |= piece.astype(np.uint64) << np.uint64(used)
+            used += width
+    assert used <= 64, "the view does not fit a code"
+    return code.astype(np.uint32) if used <= 32 else code
+
+
+def alike(found: View) -> bool:
     """Whether all joint histograms are the same, exactly."""
-    return all(np.array_equal(found[0], other) for other in found[1:])
+    return all(np.array_equal(found.codes[0], other) for other in found.codes[1:])

@@ -61,7 +61,7 @@ async def _level(party: Party, value: Share, index: Share | None, bits: int, wan
     carried = [candidates] if want[0] else []
     if index is not None and want[1]:
         carried.append([_at(index, places[:, j]) for j in range(width)])
-    shares, flags = _selections(party, wins, carried)
+    shares, flags = _selections(party, wins, carried, value.bits)
     if index is None and want[1]:
         shares.append(_public_places(party, flags, places))
     return await _collect(party, value, index, shares, want, (full, many))
@@ -78,12 +78,12 @@ async def _winners(party: Party, candidates: list[Share], bits: int) -> list[Bit
     return await and_each(party, factors)
 
 
-def _selections(party: Party, wins: list[BitShare], carried: list[list[Share]]) -> tuple[list[Words | None], list[Words | None]]:
+def _selections(party: Party, wins: list[BitShare], carried: list[list[Share]], bits: int) -> tuple[list[Words | None], list[Words | None]]:
     """Additive shares of the winner in every carried list, and of the winning bits."""
     totals = [party.local(lambda c=c: party.additive(c[0])) for c in carried]  # type: ignore[misc]
     flags = []
     for j, win in enumerate(wins, 1):
-        flag, gains = select_shares(party, win, [c[j] - c[0] for c in carried])
+        flag, gains = select_shares(party, win, [c[j] - c[0] for c in carried], bits)
         totals = [None if t is None or g is None else t + g for t, g in zip(totals, gains, strict=True)]
         flags.append(flag)
     return totals, flags
@@ -106,7 +106,7 @@ async def _collect(
     full, many = counts
     shape = (*value.shape[:-1], -(-full // min(GROUP, many)))
     held = [s for s in shares if s is not None]
-    out = await reshare(party, np.stack(held) if held else None, (len(shares), *shape), 0)
+    out = await reshare(party, np.stack(held) if held else None, (len(shares), *shape), 0, value.bits)
     rows = [out.map(lambda part, i=i: part[i]) for i in range(len(shares))]  # type: ignore[misc]
     winners = rows[0].as_fraction(value.fraction) if want[0] else value
     places = rows[-1] if want[1] else None
@@ -127,10 +127,10 @@ def _constant(like: Share, places: Words) -> Share:
     """Public places in the form of a share: masked = value, masks zero."""
     shape = (*like.shape[:-1], places.size)
     masked = None if like.masked is None else np.broadcast_to(places.astype(np.uint64), shape)
-    return Share(shape, 0, 64, masked, None if like.mask is None else np.zeros(shape, np.uint64))
+    return Share(shape, 0, like.bits, masked, None if like.mask is None else np.zeros(shape, np.uint64))
 
 
 def _append(x: Share, y: Share) -> Share:
     if x.masked is None and x.mask is None:
-        return Share((*x.shape[:-1], x.shape[-1] + y.shape[-1]), x.fraction)
+        return Share((*x.shape[:-1], x.shape[-1] + y.shape[-1]), x.fraction, x.bits)
     return Share.zip(x, y.as_fraction(x.fraction), lambda a, b: np.concatenate([a, b], -1))

@@ -125,10 +125,11 @@ def polynomial(powers: dict[int, Share], coefficients: dict[int, float]) -> Shar
 
 async def _sum_selected(party: Party, flags: Sequence[BitShare], values: Sequence[Share]) -> Share:
     """Sum of ``flag * value`` over all pairs, masked afresh once. 1 round."""
-    products = [select_shares(party, flag, [value]).products[0] for flag, value in zip(flags, values, strict=True)]
+    bits = values[0].bits
+    products = [select_shares(party, flag, [value], bits).products[0] for flag, value in zip(flags, values, strict=True)]
     held: list[Words] = [p for p in products if p is not None]
     total = np.stack(held).sum(0, dtype=np.uint64) if held else None
-    return await reshare(party, total, values[0].shape, values[0].fraction)
+    return await reshare(party, total, values[0].shape, values[0].fraction, bits)
 
 
 async def neg_exp(party: Party, x: Share, t: int = 8, bits: int = 64) -> Share:
