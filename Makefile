@@ -75,7 +75,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 accept: setup
-	$(BIN)/python tools/accept.py
+	$(BIN)/python tools/accept
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

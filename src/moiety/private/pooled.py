@@ -17,18 +17,19 @@ PUBLIC: Final = ("attention_mask", "token_type_ids")
 class Pooled(torch.nn.Module):
     """A HuggingFace encoder followed by the mean over its tokens: tokens (1, n), mask and types in, (1, width) out.
 
-    The mean is part of the private computation, so no single token's state is revealed.
+    The mean is part of the private computation, so no single token's state is revealed; with a ``head`` that is applied to the
+    mean, a linear classifier for instance, the mean is not revealed either.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, head: torch.nn.Module | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.head = model, head or torch.nn.Identity()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
         out = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         share = attention_mask / attention_mask.sum(1, keepdim=True)
-        mean: torch.Tensor = (out.last_hidden_state * share[..., None]).sum(1)
-        return mean
+        answer: torch.Tensor = self.head((out.last_hidden_state * share[..., None]).sum(1))
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,16 @@ def compile_encoder(
     *,
     lengths: Sequence[int],
     calibration: Callable[[int], Sequence[torch.Tensor]],
+    head: torch.nn.Module | None = None,
     options: Options | None = None,
     on_plan: Callable[[int, int], None] | None = None,
 ) -> CompiledEncoder:
     """Compile for sentences of these numbers of tokens. ``calibration(n)`` gives public sequences (1, n).
 
     Short and long sentences differ in their ranges, so they are measured at every length, and what was found at one length counts
-    for those that come after. ``on_plan`` hears how many plans are done.
+    for those that come after. ``head``: see :class:`Pooled`. ``on_plan`` hears how many plans are done.
     """
-    pooled, wanted = Pooled(model).eval(), sorted(set(lengths))
+    pooled, wanted = Pooled(model, head).eval(), sorted(set(lengths))
     plans: dict[int, Plan] = {}
     weights: dict[str, torch.Tensor] = {}
     ranges = None
