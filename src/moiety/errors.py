@@ -134,3 +134,10 @@ class ProtocolMisuse(MoietyError):
 
     code = "MOI-700"
     exit_status = 8
+
+
+class AuditError(MoietyError):
+    """An audit log is no whole chain, or cannot be written."""
+
+    code = "MOI-800"
+    exit_status = 9

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,14 @@ from moiety.engine.party import serve
 from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
+
+EXAMPLE: Final = """[models."triage-*"]
+deploy = ["vendor"]
+query = ["clinic"]
+receive = ["clinic"]
+runs_per_minute = 60
+answers_per_day = 1000"""
+"""Rules as the federation file has them."""
 
 
 def party(name: str, federation: Path, folder: Path | None, port: int | None) -> None:
@@ -44,6 +53,8 @@ def keys(name: str, folder: Path | None, role: str, address: str | None, as_json
     remark("everybody's federation file needs these lines (the path of the certificate is relative to that file):")
     table = name if "." not in name else f'"{name}"'
     print(f"[parties.{table}]", *(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entry.items()), sep="\n")
+    remark("who may do what with which model goes there too, for example (all keys: docs/federation.md):")
+    remark(EXAMPLE)
 
 
 def deploy(

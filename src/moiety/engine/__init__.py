@@ -3,6 +3,7 @@
 directory   the federation file: who is who, and who may deploy, query and receive which model
 limits      what a party is willing to hold, and the account of its memory
 quota       runs a minute and answers a day
+audit       the log of what a party was asked and did, chained by hashes
 counter     the persisted monotone counter of a party, and the lock on its folder
 messages    what members of a session say besides the run itself
 keys        session ids, pair keys, run keys

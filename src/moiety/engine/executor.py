@@ -53,6 +53,10 @@ class Tally:
         entry[0] += 1
         entry[1] += nbytes
 
+    def nbytes(self, *, sender: Role | None = None, receiver: Role | None = None) -> int:
+        """Payload on all links from this sender, or to this receiver."""
+        return sum(entry[1] for (a, b), entry in self.links.items() if sender in (None, a) and receiver in (None, b))
+
     def traffic(self) -> dict[str, Traffic]:
         """By ``"P1->P2"``."""
         return {f"{a.name}->{b.name}": Traffic(*counts) for (a, b), counts in sorted(self.links.items())}
@@ -70,11 +74,12 @@ class Execution:
         *,
         wait_s: float,
         watcher: Watcher | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._bound, self._role = bound, bound.role
         self._send, self._receive = send, receive
         self._wait_s, self._watcher = wait_s, watcher or Unwatched()
-        self.wave, self.tally = 0, Tally()
+        self.wave, self.tally = 0, tally or Tally()
         self._stash: dict[Address, tuple[Role, Spec, Words]] = {}  # P0: put in this wave, not yet sent
         self._ahead = dict.fromkeys(send, 0)
         self._frame: Words | None = None  # P1, P2: the dealt frame of this wave, once it was read

@@ -1,12 +1,14 @@
 """A compute party's side of one session: answer the owner's commands until it closes, leaves or something fails."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from moiety import ring
 from moiety.engine import keys
+from moiety.engine.audit import AuditLog
 from moiety.engine.deploy import check_manifest, given, needed_bytes, receive_weights
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Tally, Watcher
@@ -34,11 +36,13 @@ from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
 from moiety.engine.store import Model, PartySources, Store, position_row
 from moiety.engine.waves import Bound
-from moiety.errors import LimitReached, PlanMismatch, PolicyRefused
+from moiety.errors import ChannelError, LimitReached, MoietyError, PeerAborted, PlanMismatch, PolicyRefused
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.rounds import Role
-from moiety.net import Kind
+from moiety.net import AbortReceived, Kind
 
+REASON: Final = 300
+"""Characters of a refusal's text that the audit log keeps."""
 DECODED: Final = 4
 """Memory that a plan takes while it is checked, for each of its bytes."""
 
@@ -53,6 +57,7 @@ class House:
     store: Store
     memory: Memory
     quotas: Quotas
+    audit: AuditLog
     log: Callable[[str], None]
     """Takes one line for each event."""
     watcher: Watcher | None = None
@@ -74,6 +79,8 @@ class Member:
     states: States = field(init=False)
     _wire: dict[str, tuple[int, int]] = field(default_factory=dict)
     """TCP bytes after the last command. The dealer may be ahead of a run's beginning here, so that is no time to count."""
+    _recorded: bool = False
+    """Whether the present command has its entry in the audit log."""
 
     def __post_init__(self) -> None:
         self.states = States(self.session.role, self.house.memory)
@@ -91,6 +98,16 @@ class Member:
             self.states.close()
 
     def _answer(self, command: Command) -> None:
+        self.house.audit.check()
+        self._recorded = False
+        try:
+            self._obey(command)
+        except Exception as error:
+            if not self._recorded and not isinstance(error, ChannelError | PeerAborted):
+                self._record_refusal(command, error)
+            raise
+
+    def _obey(self, command: Command) -> None:
         match command:
             case Ask():
                 self._tell(command)
@@ -102,6 +119,18 @@ class Member:
                 self._fetch(command)
             case Run():
                 self._run(command)
+
+    def _record(self, what: str, model: str, **fields: object) -> None:
+        self._recorded = True
+        self.house.audit.write(what, by=self.session.owner, session=self.session.id.hex()[:32], model=model, **fields)
+
+    def _record_refusal(self, command: Command, error: Exception) -> None:
+        plan = getattr(command, "plan", getattr(command, "hash", None))
+        code, reason = verdict(error)
+        named = {} if plan is None else {"plan": plan}
+        self._record(
+            "refused", getattr(command, "model", ""), command=type(command).__name__.lower(), **named, code=code, reason=reason[:300]
+        )
 
     def _say(self, message: Holding | Fine | Done) -> None:
         say(self.session.send[Role.CLIENT], message)
@@ -129,6 +158,8 @@ class Member:
             # P0 is done before the others: what none of the three may lack is kept when the owner knows that all have it.
             hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited="that all parties have the weights")
             house.memory.settle(house.store.add_weights(command.model, weights, replace=command.replace))
+        size = sum(stored.nbytes for stored in weights.values())
+        self._record("deploy", command.model, weights=len(weights), bytes=size, replace=command.replace)
         house.log(f"{owner} shared {len(weights)} weights of {command.model!r}")
         self._say(Fine())
 
@@ -146,6 +177,7 @@ class Member:
             if rules.reveal == "token":
                 check_opens_tokens(bound.plan)
             house.memory.settle(house.store.add_plan(command.model, bound, owner))
+        self._record("plan", command.model, plan=bound.hash)
         house.log(f"{owner} added plan {bound.hash[:12]} of {command.model!r}: {bound.rounds} rounds")
         self._say(Fine())
 
@@ -171,29 +203,61 @@ class Member:
         house.quotas.charge(rules, owner, command.model, answers=bound.plan.opens)
         self.session.claim_run(command.number)
         house.served.add(owner)
-        with house.memory.held(bound.run_bytes, f"a run of the plan {bound.hash[:12]}"):
-            report = self._execute(command, bound, model)
+        with house.memory.held(bound.run_bytes, f"a run of the plan {bound.hash[:12]}"), self._recorded_run(command, bound) as tally:
+            report = self._execute(command, bound, model, tally)
         self._say(Done(report))
         house.log(f"run {command.number} of {command.model!r} for {owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
 
-    def _execute(self, command: Run, bound: Bound, model: Model) -> Report:
+    @contextlib.contextmanager
+    def _recorded_run(self, command: Run, bound: Bound) -> Iterator[Tally]:
+        """A run's entry in the audit log, however it ends."""
+        tally, began, outcome, role = Tally(), time.perf_counter(), "done", self.session.role
+        try:
+            yield tally
+        except BaseException as error:
+            outcome = verdict(error)[0]
+            raise
+        finally:
+            self._record(
+                "run",
+                command.model,
+                plan=bound.hash,
+                run=command.number,
+                answer=bound.plan.opens,
+                outcome=outcome,
+                sent=tally.nbytes(sender=role),
+                received=tally.nbytes(receiver=role),
+                seconds=round(time.perf_counter() - began, 3),
+            )
+
+    def _execute(self, command: Run, bound: Bound, model: Model, tally: Tally) -> Report:
         began, session, house, states = time.perf_counter(), self.session, self.house, self.states
         position_row(bound.plan, command.position)
         states.prepare(command.model, model.generation, bound, command.position or 0)
         streams = given(session.role, command.key_d, command.key_e)
         agree(session, self._subject(command, bound, model, states), streams, house.deadlines.wave_s)
-        held = keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash)
-        run = Execution(bound, session.send, session.receive, KeyedDraws(held), wait_s=house.deadlines.wave_s, watcher=house.watcher)
+        draws = KeyedDraws(keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash))
+        wait_s, watcher = house.deadlines.wave_s, house.watcher
+        run = Execution(bound, session.send, session.receive, draws, wait_s=wait_s, watcher=watcher, tally=tally)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
         memory = (model.weight_bytes(bound.plan), states.nbytes, peak_memory_bytes() if house.served == {session.owner} else 0)
-        return make_report(house.name, bound, session, run.tally, self._wire, time.perf_counter() - began, *memory)
+        return make_report(house.name, bound, session, tally, self._wire, time.perf_counter() - began, *memory)
 
     def _subject(self, command: Run, bound: Bound, model: Model, states: States) -> bytes:
         sharing = model.sharing(bound.plan)
         position = -1 if command.position is None else command.position
         lengths = states.lengths(command.model, bound.plan)
         return keys.digest("moiety run", self.session.id, command.number, command.model, bound.hash, sharing, position, *lengths)
+
+
+def verdict(error: BaseException) -> tuple[str, str]:
+    """Code and text for the other members: the first cause where a peer told it, and nothing of an unforeseen error but its type."""
+    if isinstance(error, AbortReceived):
+        return error.peer_code, str(error)
+    if isinstance(error, MoietyError):
+        return error.code, str(error)
+    return MoietyError.code, f"internal error ({type(error).__name__}); see the log of this party"
 
 
 def wire_bytes(session: Session) -> dict[str, tuple[int, int]]:

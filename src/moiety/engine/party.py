@@ -4,6 +4,7 @@ Needs neither torch nor transformers. Logs one line for each event, with names, 
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -15,18 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
+from moiety.engine.audit import AuditLog
 from moiety.engine.counter import Counter
 from moiety.engine.directory import Directory, load
 from moiety.engine.executor import Watcher
 from moiety.engine.limits import Limits, Memory
 from moiety.engine.lobby import Lobby
-from moiety.engine.member import House, Member
+from moiety.engine.member import REASON, House, Member, verdict
 from moiety.engine.quota import Quotas
 from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, abort_all, join, unchanged
 from moiety.engine.store import Store
-from moiety.errors import ChannelError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PolicyRefused
+from moiety.errors import AuditError, ChannelError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PolicyRefused
 from moiety.mpc.rounds import Role
-from moiety.net import AbortReceived, Identity, Link, Listener, Peer, load_identity
+from moiety.net import Identity, Link, Listener, Peer, load_identity
 
 LOOK_S: Final = 0.25  # how often the main thread looks whether it is to stop
 FAREWELL_S: Final = 5.0
@@ -41,23 +43,28 @@ class Party:
     identity: Identity
     directory: Directory
     counter: Counter
+    audit: AuditLog
     deadlines: Deadlines = USUAL
     wrap: Wrap = unchanged
     watcher: Watcher | None = None
     out: TextIO = field(default_factory=lambda: sys.stderr)
     house: House = field(init=False)
+    begun: bool = False
     lobby: Lobby = field(default_factory=Lobby)
     stopping: threading.Event = field(default_factory=threading.Event)
     _open: dict[threading.Thread, Link | Session] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self.furnish()
-
-    def furnish(self) -> None:
-        """Make what sessions share, by the federation file as it is now. Before any session begins."""
-        memory = Memory(self.directory.limits.memory_bytes)
-        self.house = House(self.identity.name, self.directory, self.deadlines, Store(), memory, Quotas(), self.log, self.watcher)
+    def begin(self) -> None:
+        """Make what sessions share, by the federation file as it is now, and say in the audit log that the party serves."""
+        memory, quotas = Memory(self.directory.limits.memory_bytes), Quotas()
+        for entry in self.audit.entries():
+            if entry["what"] == "run" and entry["answer"]:
+                quotas.restore(entry["by"], entry["model"], entry["time"][:10])
+        self.house = House(self.identity.name, self.directory, self.deadlines, Store(), memory, quotas, self.audit, self.log, self.watcher)
+        rules = hashlib.sha256(self.directory.path.read_bytes()).hexdigest()
+        self.audit.write("start", role=self.role.name, federation=rules)
+        self.begun = True
 
     @property
     def role(self) -> Role:
@@ -104,9 +111,17 @@ class Party:
 
     def _turn_away(self, link: Link, text: str, kind: type[PolicyRefused] = PolicyRefused) -> None:
         self.log(f"refused {kind.code}: {text}")
+        self._record("refused", by=link.peer, command="connect", code=kind.code, reason=text[:REASON])
         # In a thread: the peer may take its time to read why.
         name = f"moiety-refuse-{link.peer}"
         threading.Thread(target=abort_all, args=([link], kind.code, text), name=name, daemon=True).start()
+
+    def _record(self, what: str, **fields: object) -> None:
+        """Beside a session: whether the audit log can be written, the sessions themselves find out."""
+        try:
+            self.audit.write(what, **fields)
+        except AuditError as error:
+            self.log(f"{error.code}: {error}")
 
     def _begin(self, link: Link) -> None:
         with self._turn:
@@ -166,16 +181,11 @@ class Party:
             open_.close()
         for thread in threads:
             thread.join(FAREWELL_S)
+        if self.begun:
+            self.begun = False
+            self._record("stop")
+        self.audit.close()
         self.counter.close()
-
-
-def verdict(error: BaseException) -> tuple[str, str]:
-    """Code and text for the other members: the first cause where a peer told it, and nothing of an unforeseen error but its type."""
-    if isinstance(error, AbortReceived):
-        return error.peer_code, str(error)
-    if isinstance(error, MoietyError):
-        return error.code, str(error)
-    return MoietyError.code, f"internal error ({type(error).__name__}); see the log of this party"
 
 
 def _notes(error: BaseException) -> str:
@@ -209,8 +219,13 @@ def serve(
     identity, directory = load_identity(folder), load(federation_file)
     if name is not None and identity.name != name:
         raise ConfigError(f"{folder} holds the identity of {identity.name}, not of {name}; point to the right folder")
-    mine = _pinned(directory, identity)
-    party = Party(identity, directory, Counter(folder), deadlines, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event())
+    mine, counter = _pinned(directory, identity), Counter(folder)
+    try:
+        audit = AuditLog(folder, identity.name)
+    except BaseException:
+        counter.close()
+        raise
+    party = Party(identity, directory, counter, audit, deadlines, wrap, watcher, out or sys.stderr, stopping=stop or threading.Event())
     listener = None
     try:
         role = party.role
@@ -227,7 +242,7 @@ def serve(
                 if announce is not None:
                     announce(listener.port)
                     party.directory = load(federation_file)
-                    party.furnish()
+                party.begin()
                 party.log(f"listens on {mine.host}:{listener.port} as {role.name}")
                 party.receive(listener)
             finally:
