@@ -23,6 +23,10 @@ def good():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)), (torch.linspace(-1, 1, 12).reshape(3, 4),)
 
+def normed():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.SiLU(), nn.LayerNorm(8)), torch.linspace(-1, 1, 12).reshape(3, 4)
+
 def strange():
     return nn.Sequential(nn.Linear(4, 8), nn.Mish(), nn.Mish())
 
@@ -84,7 +88,7 @@ def test_check_of_a_model_that_does_not(own: str) -> None:
 def test_check_says_which_input_must_be_public(own: str) -> None:
     shown = run("check", f"{own}:weighted")
     assert (shown.exit_code, "name mask public" in shown.stdout) == (1, True)
-    assert "at  own.py:20  return self.words(ids) * mask[..., None].float()" in shown.stdout
+    assert "at  own.py:24  return self.words(ids) * mask[..., None].float()" in shown.stdout
     assert data("check", f"{own}:weighted", "--public", "mask")["ok"]
 
 
@@ -92,7 +96,7 @@ def test_check_says_which_input_must_be_public(own: str) -> None:
     ("arguments", "text"),
     [
         (("nothing.py:f",), "there is no file nothing.py"),
-        (("own.py:nothing",), "own.py has no function 'nothing'; it has good, strange, number"),
+        (("own.py:nothing",), "own.py has no function 'nothing'; it has good, normed, strange, number"),
         (("own.py:number",), "returned a int; return a torch.nn.Module"),
         (("own.py:strange",), "returns no example inputs; let it return (module, inputs), or give shapes: --input 4x8"),
         (("own.py:strange", "--input", "2*4"), "'2*4' is no input; write [NAME=]SHAPE[:KIND]"),
@@ -147,3 +151,30 @@ def test_a_language_model_of_a_folder(own: str, data_folder: Path) -> None:
     assert [title for title, _ in source.drafts(lengths=(4, 8))] == ["prompt of 4 tokens", "prompt of 8 tokens", "a token, cache up to 64"]
     with pytest.raises(ConfigError, match="take --lengths instead of --input"):
         resolve(str(folder), inputs=("1x4",))
+
+
+def test_plan_of_a_model(own: str) -> None:
+    found = data("plan", f"{own}:good", "--rtt", "20ms", "--bandwidth", "100Mbit")
+    [program] = found["programs"]
+    assert program["prediction"]["latency_s"] == pytest.approx(program["rounds"] * 0.01)
+    assert program["payload_bytes"] == sum(program["sent_bytes"].values())
+    assert program["modules"]["spoken_bytes"] + program["modules"]["dealt_bytes"] == program["payload_bytes"]
+    assert [(one["function"], one["module"]) for one in program["lookups"]] == [("gelu", "1")]
+    assert program["checks_ranges"]
+    assert not data("plan", f"{own}:good", "--no-check")["programs"][0]["checks_ranges"]
+    shown = run("plan", f"{own}:good", "--link", "wan", "--depth", "1")
+    assert all(text in shown.stdout for text in ("predicted on wan", "memory forecast", "leakage", "gelu on ["))
+    assert "ranges were measured on made-up inputs" in shown.stderr
+
+
+def test_plan_of_a_model_that_does_not_run(own: str) -> None:
+    refused = run("plan", f"{own}:strange", "--input", "2x4")
+    assert (refused.exit_code, refused.stdout) == (5, "")
+    assert "error [MOI-401]: no private form for:" in refused.stderr
+    assert run("plan", f"{own}:good", "--link", "moon").exit_code == 2
+
+
+def test_a_failure_budget_buys_rounds(own: str) -> None:
+    dear, cheap = (data("plan", f"{own}:normed", *more)["programs"][0] for more in ((), ("--failure-budget", "0.01")))
+    assert cheap["rounds"] < dear["rounds"]
+    assert 0 < cheap["expected_failures"] <= 0.01

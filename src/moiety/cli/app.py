@@ -7,7 +7,7 @@ import typer
 
 from moiety.cli import app_audit, app_models
 from moiety.cli.failures import EPILOG, reported
-from moiety.cli.options import Context, Data, File, Folder, Inputs, Json, Lengths, Model, Party, Public, Ranges, Reveal
+from moiety.cli.options import CheckRanges, Context, Data, File, Folder, Inputs, Json, Lengths, Model, Party, Public, Ranges, Reveal
 
 app = typer.Typer(
     help="Private AI inference between parties that do not trust each other.",
@@ -145,7 +145,7 @@ def deploy(
     context: Context = 128,
     reveal: Reveal = "logits",
     replace: Annotated[bool, typer.Option("--replace", help="Forget what was deployed under the name.")] = False,
-    check: Annotated[bool, typer.Option("--check/--no-check", help="Tell the data owner if a value left its measured range.")] = True,
+    check: CheckRanges = True,
     inputs: Inputs = None,
     public: Public = None,
     ranges: Ranges = None,

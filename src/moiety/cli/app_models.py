@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from moiety.cli.failures import reported
-from moiety.cli.options import Context, Data, Inputs, Json, Lengths, Model, Public, Ranges, Reveal
+from moiety.cli.options import CheckRanges, Context, Data, Inputs, Json, Lengths, Model, Public, Ranges, Reveal
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (check, calibrate):
+    for command in (check, plan, calibrate):
         app.command()(reported(command))
 
 
@@ -32,6 +32,32 @@ def check(
 
     if not run(Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data), as_json=as_json):
         raise typer.Exit(1)
+
+
+def plan(
+    model: Model,
+    inputs: Inputs = None,
+    public: Public = None,
+    lengths: Lengths = None,
+    context: Context = 64,
+    reveal: Reveal = "logits",
+    ranges: Ranges = None,
+    data: Data = None,
+    link: Annotated[str, typer.Option(help="The network: loopback, lan (1 ms, 1 Gbit/s) or wan (40 ms, 100 Mbit/s).")] = "lan",
+    rtt: Annotated[str | None, typer.Option(help="Its round trip instead, like 20ms.")] = None,
+    bandwidth: Annotated[str | None, typer.Option(help="Its bandwidth instead, like 100Mbit.")] = None,
+    depth: Annotated[int, typer.Option(min=0, help="Levels of modules to show.")] = 3,
+    check_ranges: CheckRanges = True,
+    failure_budget: Annotated[float, typer.Option(min=0.0, help="Truncation failures to expect a run, traded for rounds.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Say what a model will cost and leak: rounds, bytes, memory, time on a network, by module."""
+    from moiety.cli.plan import plan as run
+    from moiety.cli.source import Asked
+    from moiety.engine.timing import net
+
+    asked = Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data)
+    run(asked, net(link, rtt, bandwidth), depth, check_ranges, failure_budget, as_json=as_json)
 
 
 def calibrate(

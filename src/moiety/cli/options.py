@@ -23,3 +23,4 @@ Context = Annotated[int, typer.Option(min=1, help="Of a language model: tokens o
 Reveal = Annotated[str, typer.Option(help="What the data owner learns of each token: all [b]logits[/b], or the [b]token[/b] alone.")]
 Ranges = Annotated[Path | None, typer.Option(help="Ranges that `moiety calibrate` found.")]
 Data = Annotated[Path | None, typer.Option(help="Examples of the inputs to measure ranges on: .npz, .pt, or .txt for language models.")]
+CheckRanges = Annotated[bool, typer.Option("--check/--no-check", help="Tell the data owner if a value left its measured range.")]

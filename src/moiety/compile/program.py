@@ -1,7 +1,7 @@
 """Bind a plan to its operations: the same steps for a run on shapes, in lockstep and on the network."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan
@@ -10,7 +10,7 @@ from moiety.mpc import rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party, ShapeParty
-from moiety.mpc.rounds import Order, Schedule, Scoped, Step, Words
+from moiety.mpc.rounds import Order, Protocol_, Schedule, Scoped, Step, Words
 from moiety.mpc.share import Share
 
 
@@ -81,6 +81,42 @@ def _start(plan: Plan, party: Party, sources: Sources, i: int) -> Callable[..., 
         raise PlanError(f"node {i} names the operation {node.op!r}, which this version of moiety does not have")
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in node.params.items()}
     return lambda *inputs: OPS[node.op](party, *inputs, **params)
+
+
+Note = Callable[[int, Any], None]
+
+
+def noting(made: list[Step], note: Note) -> list[Step]:
+    """The same steps; ``note`` is told the result of each when it is there."""
+
+    def noted(i: int, step: Step) -> Step:
+        def start(*inputs: Any) -> Any:
+            result = step.start(*inputs)
+            if isinstance(result, Coroutine):
+                return _noted(result, i, note)
+            note(i, result)
+            return result
+
+        return step._replace(start=start)
+
+    return [noted(i, step) for i, step in enumerate(made)]
+
+
+async def _noted(protocol: Protocol_, i: int, note: Note) -> Any:
+    result = await protocol
+    note(i, result)
+    return result
+
+
+def shapes(plan: Plan) -> list[tuple[int, ...]]:
+    """The shape of what every node yields."""
+    out: list[tuple[int, ...]] = [()] * len(plan.nodes)
+
+    def note(i: int, result: Any) -> None:
+        out[i] = tuple(getattr(result, "shape", None) or ())
+
+    drive_on_shapes(lambda party: Schedule(party, noting(steps(plan, party, ShapeSources(plan)), note), keep=kept(plan)).run())
+    return out
 
 
 def kept(plan: Plan) -> list[int]:

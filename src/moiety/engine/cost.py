@@ -1,13 +1,14 @@
 """What a plan costs and what it leaks, for people: known before a run, and completed by the last one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from moiety.compile import program
 from moiety.compile.forecast import peak_bytes
 from moiety.compile.plan import LINKS, Lookup, Plan
 from moiety.engine.report import RunReport
+from moiety.mpc.cost import Costs
 from moiety.mpc.rounds import Role
 
 PROMISE = "semi-honest: private while at most one of the three compute parties is corrupted, follows the protocol, and none collude"
@@ -66,12 +67,9 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
     sent = {role.name: sum(row[i] for row in plan.waves for i, link in enumerate(LINKS) if link[0] is role) for role in Role}
     rounds: dict[str, set[int]] = {}
     nbytes: dict[str, int] = {}
-    for number, wave in enumerate(found.waves):
-        dealt = [(address.path[0], word.spec.nbytes) for address, (_, word) in wave.dealt.items()]
-        for step, count in [*wave.spoken.items(), *dealt]:
-            name = (plan.modules[step] if step < len(plan.modules) else "") or plan.nodes[step].op
-            nbytes[name] = nbytes.get(name, 0) + count
-            rounds.setdefault(name, set()).update({number} if step in wave.spoken and count else ())
+    for step in contributions(plan, found):
+        nbytes[step.module] = nbytes.get(step.module, 0) + step.spoken_bytes + step.dealt_bytes
+        rounds.setdefault(step.module, set()).update(step.waves)
     tables: dict[str, list[Lookup]] = {}
     for lookup in plan.lookups:
         tables.setdefault(lookup.module, []).append(lookup)
@@ -79,6 +77,31 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
     forecast = {role.name: peak for role, peak in peak_bytes(plan).items()}
     times = _times(report) if report is not None else (None, None, None)
     return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, *times)
+
+
+@dataclass(slots=True)
+class Contribution:
+    """What one node of a plan adds: the waves in which it speaks, what it says in them, and what is dealt for it."""
+
+    module: str
+    """Of the user's model; of what belongs to none, the operation."""
+    waves: set[int] = field(default_factory=set)
+    spoken_bytes: int = 0
+    dealt_bytes: int = 0
+
+
+def contributions(plan: Plan, found: Costs) -> list[Contribution]:
+    """Those of all nodes, in order."""
+    labels = [*plan.modules, *[""] * (len(plan.nodes) - len(plan.modules))]
+    out = [Contribution(label or node.op) for label, node in zip(labels, plan.nodes, strict=True)]
+    for number, wave in enumerate(found.waves):
+        for step, count in wave.spoken.items():
+            out[step].spoken_bytes += count
+            if count:
+                out[step].waves.add(number)
+        for address, (_, word) in wave.dealt.items():
+            out[address.path[0]].dealt_bytes += word.spec.nbytes
+    return out
 
 
 def _times(report: RunReport) -> tuple[float, float, int]:

@@ -1,0 +1,112 @@
+"""``moiety plan``: what a model will cost, before anything is deployed."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from moiety.cli.answers import size
+from moiety.cli.output import paper, print_json, remark
+from moiety.cli.source import Asked
+
+if TYPE_CHECKING:
+    from moiety.compile.plan import Plan
+    from moiety.engine.timing import Net, Prediction
+    from moiety.engine.tree import Branch
+
+NEAR: Final = "the estimate leaves out congestion and TLS; measured runs on one machine lay within a factor of two of it"
+
+
+def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float, *, as_json: bool) -> None:
+    """Compile, and print what is known of every program. Raises as compiling does."""
+    from moiety.compile.builder import Options
+
+    source = asked.source()
+    options = Options(margin=source.margin, check_ranges=check_ranges, failure_budget=budget)
+    programs = {title: as_data(make().compiled().plan, net, depth) for title, make in asked.drafts(source, options)}
+    if as_json:
+        print_json({"model": source.name, "title": source.title, "net": net, "programs": _titled(programs)})
+        return
+    console = paper()
+    for title, found in programs.items():
+        _print(console, f"{source.title}, {title}", found)
+    remark(f"predicted for {net.name}: round trip {1000 * net.rtt_s:g} ms, {net.bytes_per_s * 8e-6:g} Mbit/s each way; {NEAR}")
+    if source.made_up:
+        remark("! ranges were measured on made-up inputs: give examples with --data, or ranges with --ranges")
+
+
+def _titled(programs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"title": title, **found} for title, found in programs.items()]
+
+
+def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
+    """Everything that is known of a plan."""
+    from moiety.engine.cost import PROMISE, cost
+    from moiety.engine.timing import Work, predict, rates, work
+    from moiety.engine.tree import tree
+
+    costs = cost(found)
+    return {
+        "hash": found.hash,
+        "rounds": costs.rounds,
+        "payload_bytes": costs.payload_bytes,
+        "sent_bytes": costs.sent_bytes,
+        "memory_forecast_bytes": costs.forecast_bytes,
+        "weight_words": sum(_count(weight.shape) for weight in found.weights),
+        "expected_failures": costs.expected_failures,
+        "inputs": [{"name": one.name, "shape": one.shape, "form": one.form, "bound": one.bound} for one in found.inputs],
+        "outputs": [{"name": one.name, "shape": one.shape, "bound": one.bound} for one in found.outputs],
+        "checks_ranges": found.flag >= 0,
+        "prediction": predict(found, net, rates(), sum(work(found), Work())),
+        "lookups": [
+            dict(zip(("module", "function", "low", "high", "error"), msgspec.to_builtins(one), strict=True)) for one in found.lookups
+        ],
+        "modules": tree(found, net, rates(), depth),
+        "promise": PROMISE,
+        "leakage": found.leakage,
+    }
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def _print(console: Console, title: str, found: dict[str, Any]) -> None:
+    p: Prediction = found["prediction"]
+    console.print(f"[bold]{title}[/bold]  plan {found['hash'][:12]}")
+    console.print(f"  {found['rounds']:,} rounds, {size(found['payload_bytes'])} payload; sent by {_each(found['sent_bytes'])}")
+    parts = f"waiting {p.latency_s:.2f}, transfer {p.transfer_s:.2f}, computing {p.compute_s:.2f}; dealing beside it {p.dealt_s:.2f}"
+    console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts})")
+    console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words")
+    console.print(f"  expected truncation failures a run: {found['expected_failures']:.2g}; ranges {_checked(found)}")
+    for line in found["leakage"]:
+        console.print(f"  leakage: {line}", markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("module", "rounds", "spoken", "dealt", "alone"):
+        table.add_column(heading, justify="left" if heading == "module" else "right", overflow="fold")
+    for part in found["modules"].parts:
+        _rows(table, part, 1)
+    console.print(table)
+    console.print()
+
+
+def _checked(found: dict[str, Any]) -> str:
+    return "are checked in secret" if found["checks_ranges"] else "are checked at inputs and outputs only"
+
+
+def _each(nbytes: dict[str, int]) -> str:
+    return ", ".join(f"{role} {size(count)}" for role, count in nbytes.items())
+
+
+def _rows(table: Table, branch: "Branch", level: int) -> None:
+    numbers = (f"{branch.rounds:,}", size(branch.spoken_bytes), size(branch.dealt_bytes), f"{1000 * branch.alone_s:.1f} ms")
+    table.add_row("  " * level + branch.name, *numbers)
+    for one in branch.lookups:
+        what = f"{one.function} on [{one.low:.3g}, {one.high:.3g}] within {one.error:.1e}"
+        table.add_row(f"[dim]{'  ' * level}  {what}[/dim]")
+    for part in branch.parts:
+        _rows(table, part, level + 1)
