@@ -9,6 +9,7 @@ import msgspec
 from moiety.cli.output import print_json, remark
 from moiety.engine.directory import COMPUTE, load
 from moiety.engine.party import serve
+from moiety.engine.party_main import settle
 from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
@@ -29,6 +30,7 @@ def party(name: str, federation: Path, folder: Path | None, port: int | None) ->
         directory = load(federation)
         directory.check_known(name)
         place = directory.folder(name)
+    settle()
     serve(place, federation, name, port=port)
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 import threading
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,10 @@ from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
 from moiety.errors import MoietyError
 from moiety.ring import keep_freed
+
+SWITCH_S: Final = 0.0005
+"""How long one session's Python may keep another's waiting. At Python's 5 ms every wave of a short run queues behind a plan that is
+being checked in another session."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,10 +46,16 @@ def announce_to_parent(stop: threading.Event, port: int) -> None:
     threading.Thread(target=follow, name="moiety-parent", daemon=True).start()
 
 
+def settle() -> None:
+    """Set up a process that is a compute party and nothing else."""
+    sys.setswitchinterval(SWITCH_S)
+    keep_freed()
+
+
 def main(arguments: list[str] | None = None, **seams: object) -> int:
     """Run until stopped. ``seams`` (wrap, watcher) go to ``serve``; returns the exit status."""
     options, stop = parser().parse_args(arguments), threading.Event()
-    keep_freed()
+    settle()
     try:
         deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)
         serve(
