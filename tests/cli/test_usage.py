@@ -17,7 +17,7 @@ from moiety.engine.launch import start
 
 from .conftest import moiety
 
-COMMANDS = ("demo", "generate", "embed", "keys", "party", "deploy", "doctor", "check", "plan", "calibrate")
+COMMANDS = ("demo", "generate", "embed", "keys", "party", "deploy", "doctor", "check", "plan", "calibrate", "systems", "reproduce")
 
 
 def run(*arguments: str) -> Result:

@@ -1,6 +1,5 @@
 """Sentences in private and in the clear: how alike two are, and whether one is kind."""
 
-import csv
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +9,11 @@ import torch
 from counted import deploy
 from scipy.stats import spearmanr
 
+from moiety.claims.tasks import sst2, sts_pairs
 from moiety.cli import models
 from moiety.compile import signature
 from moiety.compile.builder import Options
 from moiety.engine.federation import Federation
-from moiety.models.files import data_folder
 from moiety.private.embed import embed, normalised
 from moiety.private.pooled import Pooled, compile_encoder, inputs
 
@@ -24,16 +23,10 @@ SPEARMAN, COSINE = 0.01, 0.01
 TRAINING, REVIEWS, ACCURACY = 3000, 200, 0.01
 
 
-def pairs() -> list[tuple[float, str, str]]:
-    """The STS-B test pairs: how alike two sentences are to people, and the sentences."""
-    with (data_folder() / "text" / "sts-test.csv").open(encoding="utf-8", newline="") as stream:
-        return [(float(row[4]), row[5], row[6]) for row in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
-
-
 def minilm(owner: Federation, client: Federation) -> dict[str, Any]:
     known, began = models.known("minilm"), time.perf_counter()
     tokenizer, model = known.load()
-    read = [(score, known.tokens(tokenizer, a), known.tokens(tokenizer, b)) for score, a, b in pairs()]
+    read = [(score, known.tokens(tokenizer, a), known.tokens(tokenizer, b)) for score, a, b in sts_pairs()]
     fitting = [row for row in read if max(len(row[1]), len(row[2])) <= LONGEST]
     chosen = fitting[:: len(fitting) // PAIRS][:PAIRS]
     lengths = sorted({len(ids) for _, *both in chosen for ids in both})
@@ -72,12 +65,6 @@ def minilm(owner: Federation, client: Federation) -> dict[str, Any]:
     }
 
 
-def reviews(part: str) -> list[tuple[str, int]]:
-    """SST-2: sentences of film reviews, 1 for kind ones."""
-    with (data_folder() / "text" / f"sst2-{part}.tsv").open(encoding="utf-8", newline="") as stream:
-        return [(row[1], int(row[0])) for row in list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]]
-
-
 def padded(tokens: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sentences of different lengths as one batch, with the mask that says where they end."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(sentence) for sentence in tokens], batch_first=True)
@@ -106,10 +93,10 @@ def sentiment(owner: Federation, client: Federation) -> dict[str, Any]:
     """Accuracy on sentences that the head has not seen, against the same model in the clear. Only the head's two numbers are revealed."""
     known, began = models.known("minilm"), time.perf_counter()
     tokenizer, model = known.load()
-    train, dev = reviews("train"), reviews("dev")
+    train, dev = sst2("train"), sst2("dev")
     train = train[:: len(train) // TRAINING][:TRAINING]
-    head = trained(model, [known.tokens(tokenizer, sentence) for sentence, _ in train], torch.tensor([label for _, label in train]))
-    fitting = [(ids, label) for sentence, label in dev if len(ids := known.tokens(tokenizer, sentence)) <= LONGEST]
+    head = trained(model, [known.tokens(tokenizer, row.text) for row in train], torch.tensor([int(row.positive) for row in train]))
+    fitting = [(ids, int(row.positive)) for row in dev if len(ids := known.tokens(tokenizer, row.text)) <= LONGEST]
     chosen = fitting[:: len(fitting) // REVIEWS][:REVIEWS]
     options = Options(margin=known.margin, check_ranges=True)
     compiled = compile_encoder(
