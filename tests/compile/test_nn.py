@@ -76,6 +76,24 @@ def test_parameters_and_constants_on_either_side_of_a_product() -> None:
         assert (found - wanted).abs().max() < 2e-3
 
 
+def test_owned_values_at_public_places_are_told_apart_by_their_shape() -> None:
+    """Zeros of two shapes have the same bytes; what is looked up there has not, and weights are known by name."""
+
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.types = nn.Embedding(2, 4)
+
+        def forward(self, x, types):
+            return x + self.types(types)
+
+    model = Typed()
+    plans = [compiled(model, torch.randn(*shape, 4), torch.zeros(shape, dtype=int), public=("types",)).plan for shape in ((2, 3), (3, 2))]
+    one, other = ({weight.name for weight in plan.weights} for plan in plans)
+    assert one
+    assert one.isdisjoint(other)
+
+
 def test_what_the_state_dict_holds_is_never_in_the_plan() -> None:
     """Quantised weights are integers in persistent buffers."""
     quantised = torch.randint(-128, 127, (4, 8), dtype=torch.int8)

@@ -269,5 +269,6 @@ def _describe(value: Any) -> str:
     if isinstance(value, Owned):
         return value.name
     if isinstance(value.value, torch.Tensor):
-        return hashlib.sha256(value.value.contiguous().numpy().tobytes()).hexdigest()[:16]
+        tensor = value.value.contiguous()  # equal bytes of another shape or type are another value
+        return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes()).hexdigest()[:16]
     return repr(value.value)
