@@ -27,6 +27,13 @@ def normed():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.SiLU(), nn.LayerNorm(8)), torch.linspace(-1, 1, 12).reshape(3, 4)
 
+def steep():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].weight *= 8
+    return model, (torch.eye(4)[:3],)
+
 def strange():
     return nn.Sequential(nn.Linear(4, 8), nn.Mish(), nn.Mish())
 
@@ -88,7 +95,7 @@ def test_check_of_a_model_that_does_not(own: str) -> None:
 def test_check_says_which_input_must_be_public(own: str) -> None:
     shown = run("check", f"{own}:weighted")
     assert (shown.exit_code, "name mask public" in shown.stdout) == (1, True)
-    assert "at  own.py:24  return self.words(ids) * mask[..., None].float()" in shown.stdout
+    assert "at  own.py:31  return self.words(ids) * mask[..., None].float()" in shown.stdout
     assert data("check", f"{own}:weighted", "--public", "mask")["ok"]
 
 
@@ -96,7 +103,7 @@ def test_check_says_which_input_must_be_public(own: str) -> None:
     ("arguments", "text"),
     [
         (("nothing.py:f",), "there is no file nothing.py"),
-        (("own.py:nothing",), "own.py has no function 'nothing'; it has good, normed, strange, number"),
+        (("own.py:nothing",), "own.py has no function 'nothing'; it has good, normed, steep, strange, number"),
         (("own.py:number",), "returned a int; return a torch.nn.Module"),
         (("own.py:strange",), "returns no example inputs; let it return (module, inputs), or give shapes: --input 4x8"),
         (("own.py:strange", "--input", "2*4"), "'2*4' is no input; write [NAME=]SHAPE[:KIND]"),
@@ -178,3 +185,27 @@ def test_a_failure_budget_buys_rounds(own: str) -> None:
     dear, cheap = (data("plan", f"{own}:normed", *more)["programs"][0] for more in ((), ("--failure-budget", "0.01")))
     assert cheap["rounds"] < dear["rounds"]
     assert 0 < cheap["expected_failures"] <= 0.01
+
+
+def test_compare_finds_nothing_in_a_sound_model(own: str) -> None:
+    found = data("compare", f"{own}:good")
+    assert (found["ok"], found["first"], found["out_of_range"]) == (True, -1, False)
+    assert [row["operation"] for row in found["rows"]] == ["aten.linear.default", "aten.gelu.default", "aten.linear.default"]
+    assert all(row["ok"] and row["added"] <= row["allowed"] for row in found["rows"])
+    shown = run("compare", f"{own}:good")
+    assert "every operation stays within its error" in shown.stdout
+    assert "seeded masks" in shown.stderr
+
+
+def test_compare_marks_the_first_layer_beyond_its_error(own: str, tmp_path: Path) -> None:
+    """Inputs stay within their range, but together drive a hidden unit far beyond what single ones did."""
+    weight = resolve(f"{own}:steep").model[0].weight.detach()
+    driven = weight[weight.abs().sum(1).argmax()].sign().expand(3, 4)
+    torch.save([(driven,)], tmp_path / "driven.pt")
+    found = data("compare", f"{own}:steep", "--data", "driven.pt", "--on", "driven.pt")
+    assert found["ok"]
+    torch.save([(torch.eye(4)[:3],)], tmp_path / "single.pt")
+    shown = run("compare", f"{own}:steep", "--data", "single.pt", "--on", "driven.pt")
+    assert shown.exit_code == 1
+    assert "here they part first: aten.gelu.default in 1" in shown.stdout
+    assert "a value left its calibrated range" in shown.stdout

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from moiety import errors
@@ -17,7 +18,8 @@ from moiety.engine.launch import start
 
 from .conftest import moiety
 
-COMMANDS = ("demo", "generate", "embed", "keys", "party", "deploy", "doctor", "check", "plan", "calibrate", "systems", "reproduce")
+GROUPS = ("audit",)
+COMMANDS = tuple(name for name in get_command(app).commands if name not in GROUPS)
 
 
 def run(*arguments: str) -> Result:

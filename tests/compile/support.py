@@ -8,64 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from moiety import ring
-from moiety.compile import program, signature
+from moiety.compile import signature
 from moiety.compile.model import Compiled, compile_model
 from moiety.compile.plan import LINKS, Plan
-from moiety.mpc import lockstep, rep3
+from moiety.compile.rehearse import States, rehearse
 from moiety.mpc.lockstep import Transcript
-from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role, Words
-from moiety.mpc.share import Share
-
-States = Mapping[str, Mapping[Role, Share]]
-
-
-class Whole:
-    """One role's sources when all roles live here. ``shared`` is common to the roles: one sharing for each weight."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        party: Party,
-        weights: Mapping[str, Any],
-        words: Sequence[Words],
-        shared: dict[str, Any],
-        position: int,
-        states: States,
-    ) -> None:
-        self.plan, self.party, self.weights, self.words = plan, party, weights, words
-        self.shared, self.position, self.states = shared, position, states
-
-    def input(self, index: int) -> Words | None:
-        return self.words[index] if self.party.role is Role.CLIENT else None
-
-    def constant(self, index: int) -> Words:
-        found = self.plan.constants[index]
-        return found.words()[self.position - self.plan.first_position] if found.by_position else found.words()
-
-    def weight(self, index: int) -> rep3.Weight | Share:
-        spec = self.plan.weights[index]
-        if spec.name not in self.shared:
-            words = ring.encode(self.weights[spec.name].double().numpy(), spec.fraction)
-            assert words.shape == spec.shape
-            self.shared[spec.name] = lockstep.share_out(words, spec.fraction, seed=index)
-        share = self.shared[spec.name][self.party.role]
-        return rep3.pack(self.party, share) if spec.packed else share
-
-    def state(self, index: int) -> Share:
-        return self.states[self.plan.states[index].name][self.party.role]
 
 
 def run_lockstep(
     plan: Plan, weights: Mapping[str, Any], words: Sequence[Words], position: int = 0, states: States | None = None
 ) -> Transcript:
     """Run the plan at all roles, after its journey as bytes."""
-    plan = Plan.decode(plan.encode())
-    shared: dict[str, Any] = {}
-    return lockstep.run(
-        lambda party: program.schedule(plan, party, Whole(plan, party, weights, words, shared, position, states or {})).run()
-    )
+    return rehearse(Plan.decode(plan.encode()), weights, words, position=position, states=states)
 
 
 def answer(plan: Plan, transcript: Transcript) -> Any:

@@ -11,7 +11,7 @@ from moiety.cli.options import CheckRanges, Context, Data, Inputs, Json, Lengths
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (check, plan, calibrate):
+    for command in (check, plan, compare, calibrate):
         app.command()(reported(command))
 
 
@@ -58,6 +58,27 @@ def plan(
 
     asked = Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data)
     run(asked, net(link, rtt, bandwidth), depth, check_ranges, failure_budget, as_json=as_json)
+
+
+def compare(
+    model: Model,
+    inputs: Inputs = None,
+    public: Public = None,
+    lengths: Lengths = None,
+    ranges: Ranges = None,
+    data: Data = None,
+    on: Annotated[Path | None, typer.Option(help="Compare on the first example of this file (.npz, .pt or .txt).")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="Levels of modules to show.")] = 3,
+    check_ranges: CheckRanges = True,
+    as_json: Json = False,
+) -> None:
+    """Find the first operation where the private run parts from the model: float, fixed point and private, side by side."""
+    from moiety.cli.compare import compare as run
+    from moiety.cli.source import Asked
+
+    asked = Asked(model, inputs or (), public or (), lengths, ranges=ranges, data=data)
+    if not run(asked, on, depth, check_ranges, as_json=as_json):
+        raise typer.Exit(1)
 
 
 def calibrate(

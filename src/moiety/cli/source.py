@@ -133,6 +133,19 @@ class Source:
             lines = self._lines(file)
             self.calibration = lambda length: self._sequences(lines, length)
 
+    def example(self, file: Path, length: int) -> tuple[Any, ...]:
+        """The first example of a file; of a language model ``length`` tokens of it, as its program takes them. Raises ConfigError."""
+        if self.kind == PASS:
+            from moiety.models import examples
+
+            return examples.read(file, self.names())[0]
+        tokens = self._sequences(self._lines(file), length)[0]
+        if self.kind == models.DECODER:
+            return (tokens,)
+        from moiety.private.pooled import inputs
+
+        return inputs(tokens)
+
     def _lines(self, file: Path) -> list[str]:
         if file.suffix != ".txt" or not file.is_file():
             raise ConfigError(f"{file} is no text file (.txt, one text a line), which a language model is measured on")

@@ -66,7 +66,7 @@ def calibrate_each(captured: Captured, examples: Iterable[Sequence[Any]]) -> Ite
     names = sites(captured)
     for example in examples:
         ranges = Ranges()
-        for node, what, value in _run(captured, example):
+        for node, what, value in evaluate_all(captured, example):
             found = _range(value)
             if found is not None:
                 ranges[names.get(node, node.name) + what] = found
@@ -78,7 +78,8 @@ def join(found: Ranges, known: Ranges) -> Ranges:
     return {site: found[site].join(known[site]) if site in found and site in known else (found | known)[site] for site in found | known}
 
 
-def _run(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx.Node, str, Any]]:
+def evaluate_all(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx.Node, str, Any]]:
+    """Every node with its value in float, in order; with a name (``|scores``), the range of something within an operation instead."""
     given = dict(zip(captured.inputs, inputs, strict=True))
     values: dict[fx.Node, Any] = {}
     last = _last_uses(captured.graph)

@@ -153,6 +153,11 @@ def _source_of(node: fx.Node) -> Source:
     return innermost(Source(match[1], int(match[2]), match[3], code) for match, code in found)
 
 
+def operation(node: fx.Node) -> str:
+    """What people call the operation of a node, ``aten.linear.default`` for example."""
+    return str(node.target) if isinstance(node.target, torch._ops.OpOverload) else str(getattr(node.target, "__name__", node.target))
+
+
 def innermost(frames: Iterable[Source]) -> Source:
     """The last of the frames, outermost first, that is not PyTorch's own; if all are, the last."""
     frames = list(frames)

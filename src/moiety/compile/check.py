@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from moiety.compile.builder import Builder, Index, Secret, Value
-from moiety.compile.capture import Source, innermost
+from moiety.compile.capture import Source, innermost, operation
 from moiety.compile.lower import IGNORED, RULES, Lowering
 from moiety.compile.model import Draft
 from moiety.errors import InputError, MoietyError, PlanError, UnsupportedOp
@@ -115,9 +115,9 @@ class Checking(Lowering):
     def _lowered(self, node: fx.Node, used: Any) -> Value:
         self.secret += 1
         if _sizes(node) is None and all(_sizes(n) is not None for n in node.all_input_nodes):
-            raise _Branch(f"the size of what {node.target} yields depends on a secret, which would show it to everybody")
+            raise _Branch(f"the size of what {operation(node)} yields depends on a secret, which would show it to everybody")
         if node.target not in RULES and node.target not in IGNORED:
-            raise UnsupportedOp(f"{node.target} has no private form")
+            raise UnsupportedOp(f"{operation(node)} has no private form")
         return super()._lowered(node, used)
 
     def refused(self, node: fx.Node, error: PlanError | InputError) -> Value:
@@ -147,7 +147,7 @@ class Checking(Lowering):
         kind = kinds.get(type(error), RANGE)
         return Finding(
             kind=kind,
-            what=str(node.target),
+            what=operation(node),
             module=self.captured.modules.get(node.name, ""),
             file=source.file,
             line=source.line,

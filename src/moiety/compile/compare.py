@@ -1,0 +1,249 @@
+"""Where a private run parts from the model in float: node by node, in one process that sees everything.
+
+Three evaluations of one input. *Float* is the model. *Fixed* is the plan on integers, all masks zero. *Private* is the plan with
+(seeded) masks. For each operation the total errors of the latter two against float are told, and what the operation itself *adds*:
+the private result against the operation applied, in float64, to the private operands. That is held against what is *allowed*:
+
+```
+4 * largest change when operands move by one unit and weights by half of one     (found by trying, not derived)
+  + 2 units of the result, times its pending gain
+  + the measured errors of the tables that were looked up
+```
+
+A unit is that of the activations' fraction at the value's bound. An operation that adds more has met a value outside its calibrated
+range, an approximation that is coarser than its table says, or a defect.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from torch import fx
+
+from moiety import ring
+from moiety.compile import signature
+from moiety.compile.builder import Builder, Owned, Public, Secret, Square
+from moiety.compile.calibrate import evaluate_all
+from moiety.compile.capture import Source, operation
+from moiety.compile.lower import IGNORED, Lowering
+from moiety.compile.model import Draft
+from moiety.compile.plan import Lookup, Plan
+from moiety.compile.rehearse import rehearse
+from moiety.mpc.rounds import Role, Words
+from moiety.mpc.share import Share
+
+TRIALS: Final = 3
+SLACK: Final = 4.0
+RELATIVE: Final = frozenset({"exp", "reciprocal", "rsqrt"})
+"""Functions whose tables have a relative error."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation. ``size``: its largest magnitude in float; errors are absolute, ``mean_error`` that of the private run."""
+
+    module: str
+    operation: str
+    file: str
+    line: int
+    code: str
+    size: float
+    fixed_error: float
+    private_error: float
+    mean_error: float
+    added: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the operation adds no more than is allowed."""
+        return self.added <= self.allowed
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Rows in the order of the model. ``first``: the number of the first one that adds too much, or -1. ``skipped``: operations that
+    have no value of their own in the plan (merged, or on integers). ``out_of_range``: what the run's own check said, if it has one."""
+
+    plan: str
+    rows: tuple[Row, ...]
+    first: int
+    skipped: int
+    out_of_range: bool | None
+
+
+def compare(draft: Draft, inputs: Sequence[Any] | None = None) -> Comparison:
+    """Compare on ``inputs`` (flattened; default: those of the draft). Raises InputError where one leaves its range."""
+    given = list(inputs if inputs is not None else draft.inputs)
+    lowering = draft.lowering_as(_Tracing)
+    plan, place = _numbered(draft, lowering)
+    words = signature.encode_inputs(plan, given[: len(plan.arguments)], {})
+    fixed, _ = _values(plan, lowering, place, words, masked=False)
+    private, flag = _values(plan, lowering, place, words, masked=True)
+    run = _Comparing(draft, lowering, fixed, private)
+    for node, what, value in evaluate_all(draft.captured, given):
+        if not what:
+            run.visit(node, value)
+    first = next((i for i, row in enumerate(run.rows) if not row.ok), -1)
+    return Comparison(plan.hash, tuple(run.rows), first, run.skipped, flag)
+
+
+class _Tracing(Lowering):
+    """Remembers which look-ups belong to which operation."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.tables: dict[fx.Node, list[Lookup]] = {}
+
+    def _call(self, node: fx.Node) -> Any:
+        before = len(self.builder.lookups)
+        value = super()._call(node)
+        self.tables[node] = self.builder.lookups[before:]
+        return value
+
+
+def _numbered(draft: Draft, lowering: Lowering) -> tuple[Plan, dict[int, int]]:
+    """The plan, and where the builder's nodes went: labels ride along through all passes, and are no part of the hash."""
+    builder: Builder = lowering.run()
+    builder.modules = list(map(str, range(len(builder.nodes))))
+    plan = draft.plan(builder)
+    return plan, {int(label): i for i, label in enumerate(plan.modules) if label.isdigit()}
+
+
+def _values(
+    plan: Plan, lowering: Lowering, place: Mapping[int, int], words: Sequence[Words], *, masked: bool
+) -> tuple[dict[fx.Node, torch.Tensor], bool | None]:
+    """The real value of every operation that has one in the plan, and the run's range flag."""
+    wanted: dict[int, list[fx.Node]] = {}
+    for node, value in lowering.values.items():
+        if isinstance(value, Secret) and value.node in place:
+            wanted.setdefault(place[value.node], []).append(node)
+    masks: dict[int, Words] = {}
+    out: dict[fx.Node, torch.Tensor] = {}
+
+    def note(role: Role, i: int, result: Any) -> None:
+        if i not in wanted or not isinstance(result, Share):
+            return
+        if role is Role.P0 and result.mask is not None:
+            masks[i] = result.mask
+        elif role is Role.P1 and result.masked is not None:
+            signed = (result.masked - masks.pop(i, np.uint64(0))).astype(np.uint64).view(np.int64)
+            out.update({node: _real(lowering.values[node], signed) for node in wanted[i]})
+
+    results = rehearse(plan, lowering.builder.tensors, words, masked=masked, note=note).results[Role.CLIENT]
+    return out, None if plan.flag < 0 else bool(ring.decode(results[plan.flag], 0).any())
+
+
+def _real(value: Secret, signed: Any) -> torch.Tensor:
+    real = torch.from_numpy(np.ascontiguousarray(signed).astype(np.float64)) * value.unit
+    if value.gain is not None:
+        real = real * value.gain.tensor.double()
+    return real if value.shift is None else real + value.shift.tensor.double()
+
+
+def _wide(value: Any) -> Any:
+    return value.detach().double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+class _Comparing:
+    """A walk over the graph. ``current`` holds what an operation of the private run was applied to."""
+
+    def __init__(
+        self, draft: Draft, lowering: _Tracing, fixed: Mapping[fx.Node, torch.Tensor], private: Mapping[fx.Node, torch.Tensor]
+    ) -> None:
+        self.draft, self.lowering, self.fixed, self.private = draft, lowering, fixed, private
+        self.rows: list[Row] = []
+        self.skipped = 0
+        self.current: dict[fx.Node, Any] = {}
+        self._carried: dict[fx.Node, float] = {}
+        """What operations without a value of their own were allowed, for those that follow."""
+        self._signs = torch.Generator().manual_seed(0)
+
+    def visit(self, node: fx.Node, value: Any) -> None:
+        """The next node, with its value in float."""
+        if node.op == "placeholder":
+            self.current[node] = self.private.get(node, _wide(value))
+            return
+        own = self.current[node] = None if node.target in IGNORED else self._applied(node, {})
+        secret = self.lowering.values.get(node)
+        if not isinstance(secret, Secret) or not isinstance(own, torch.Tensor):
+            return
+        allowed = self._allowed(node, secret, own) + sum(self._carried.get(n, 0.0) for n in node.all_input_nodes)
+        found = self.private.get(node)
+        if found is None or found.shape != own.shape:
+            self.skipped += 1
+            self._carried[node] = allowed
+            return
+        self.current[node] = found
+        self.rows.append(self._row(node, _wide(value), self.fixed[node], found, own, allowed))
+
+    def _operand(self, node: fx.Node) -> Any:
+        if node not in self.current:
+            captured = self.draft.captured
+            held = captured.owned[node.name][1] if node.name in captured.owned else captured.public[node.name]
+            self.current[node] = _wide(held)
+        return self.current[node]
+
+    def _applied(self, node: fx.Node, moved: Mapping[fx.Node, Any]) -> Any:
+        """The operation in float64, on the private operands or on those of ``moved``."""
+        mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: moved[n] if n in moved else self._operand(n))
+        args, kwargs = mapped
+        with torch.no_grad():
+            result = node.target(*args, **kwargs)  # type: ignore[operator]
+        return tuple(map(_wide, result)) if isinstance(result, tuple | list) else _wide(result)
+
+    def _allowed(self, node: fx.Node, secret: Secret, own: torch.Tensor) -> float:
+        """What the operation may add to its operands' errors; see the top of the file."""
+        moves = {n: unit for n in node.all_input_nodes if (unit := self._unit(n))}
+        change = 0.0
+        for _ in range(TRIALS if moves else 0):
+            moved = {n: self._moved(self._operand(n), unit) for n, unit in moves.items()}
+            change = max(change, _largest(self._applied(node, moved) - own))
+        size = _largest(own)
+        tables = sum(one.error * (size if one.function in RELATIVE else 1.0) for one in self.lowering.tables.get(node, ()))
+        return SLACK * change + 2 * self._resolution(secret) + tables
+
+    def _unit(self, node: fx.Node) -> float:
+        """How far an operand may be from what the model would have there: rounding alone."""
+        match self.lowering.values.get(node):
+            case Secret() as secret:
+                return self._resolution(secret)
+            case Square(x=secret):
+                return 2 * self._resolution(secret) * math.sqrt(_largest(self._operand(node)))
+            case Owned() as owned if owned.tensor.is_floating_point():
+                return 2.0 ** -(self.lowering.builder.weight_fraction(owned) + 1)
+            case Public(value=torch.Tensor() as value) if value.is_floating_point() and value.numel() > 1:
+                return 2.0 ** -(self.draft.options.activation_fraction + 1)  # encoded; a scalar is not, it only changes the factor
+        return 0.0
+
+    def _resolution(self, secret: Secret) -> float:
+        unit = max(secret.unit, 2.0 ** -self.lowering.builder.activation_fraction(secret.bound))
+        return float(unit * max(1.0, _largest(secret.gain.tensor) if secret.gain is not None else 1.0))
+
+    def _moved(self, value: Any, unit: float) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        signs = torch.randint(0, 2, value.shape, generator=self._signs, dtype=torch.int8)
+        return value + unit * (2.0 * signs - 1.0)
+
+    def _row(self, node: fx.Node, value: torch.Tensor, fixed: torch.Tensor, found: torch.Tensor, own: torch.Tensor, allowed: float) -> Row:
+        source = self.draft.captured.sources.get(node.name, Source())
+        errors = (found - value).abs()
+        return Row(
+            module=self.draft.captured.modules.get(node.name, ""),
+            operation=operation(node),
+            file=source.file,
+            line=source.line,
+            code=source.code,
+            size=_largest(value),
+            fixed_error=_largest(fixed - value),
+            private_error=_largest(errors),
+            mean_error=float(errors.mean()) if errors.numel() else 0.0,
+            added=_largest(found - own),
+            allowed=allowed,
+        )
+
+
+def _largest(value: torch.Tensor) -> float:
+    return float(value.abs().max()) if value.numel() else 0.0

@@ -1,0 +1,100 @@
+"""A comparison finds no fault where there is none, and the first faulty operation where one was planted."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from moiety.compile import signature
+from moiety.compile.calibrate import Range
+from moiety.compile.compare import Comparison, compare
+from moiety.compile.model import draft
+from moiety.compile.rehearse import rehearse
+from moiety.mpc.ops import OPS
+from moiety.mpc.rounds import Role
+from moiety.mpc.share import Share
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.norm, self.heads = nn.LayerNorm(8), nn.Linear(8, 24)
+
+    def forward(self, x):
+        x = x + self.second(nn.functional.gelu(self.first(x)))
+        q, k, v = self.heads(self.norm(x)).chunk(3, -1)
+        return nn.functional.scaled_dot_product_attention(q, k, v) * 0.3 + x
+
+
+def drafted(**options):
+    torch.manual_seed(1)
+    return draft(Residual().eval(), (torch.randn(1, 5, 8),), **options)
+
+
+def worst(found: Comparison) -> float:
+    return max(row.added / row.allowed for row in found.rows)
+
+
+def test_every_operation_of_a_sound_plan_stays_within_its_error() -> None:
+    found = compare(drafted(check_ranges=True))
+    assert found.first == -1
+    assert found.out_of_range is False
+    assert worst(found) < 0.9
+    operations = [row.operation.removeprefix("aten.").split(".")[0] for row in found.rows]
+    assert {"linear", "gelu", "layer_norm", "scaled_dot_product_attention", "add"} <= set(operations)
+    last = found.rows[-1]
+    assert 0 < last.private_error < 2e-3
+    assert 0 < last.fixed_error < 2e-3
+    assert last.mean_error <= last.private_error
+    assert last.code.startswith("return nn.functional.scaled_dot_product_attention")
+
+
+def test_it_is_the_plan_itself_that_is_compared() -> None:
+    made = drafted()
+    assert compare(made).plan == made.compiled().plan.hash
+
+
+def test_a_range_that_is_left_is_found_where_it_is_left() -> None:
+    made = drafted(check_ranges=True)
+    narrow = {site: Range(found.low / 16, found.high / 16) if "|aten.linear" in site else found for site, found in made.ranges.items()}
+    found = compare(replace(made, ranges=narrow))
+    assert found.out_of_range
+    first = found.rows[found.first]
+    assert first.operation == "aten.gelu.default"
+    assert "nn.functional.gelu" in first.code
+    assert all(row.ok for row in found.rows[: found.first])
+
+
+def test_a_defective_operation_is_found(monkeypatch) -> None:
+    sound = OPS["spread"]
+
+    async def defective(party, x):
+        share = await sound(party, x)
+        return share.times(5).times(1, 2).as_fraction(share.fraction) if party.role is not None else share
+
+    monkeypatch.setitem(OPS, "spread", defective)
+    found = compare(drafted())
+    assert found.rows[found.first].operation == "aten.layer_norm.default"
+    assert found.rows[found.first].module == "norm"
+
+
+def test_without_masks_the_roles_hold_the_integers_themselves() -> None:
+    made = drafted()
+    compiled = made.compiled()
+    words = signature.encode_inputs(compiled.plan, tuple(made.inputs), {})
+    masks = []
+
+    def note(role, node, result) -> None:
+        if role is Role.P0 and isinstance(result, Share):
+            masks.append(result.mask)
+
+    runs = [
+        rehearse(compiled.plan, compiled.weights, words, masked=False, note=note),
+        rehearse(compiled.plan, compiled.weights, words),
+    ]
+    assert len(masks) > 30
+    assert not any(mask.any() for mask in masks)
+    outputs = [[run.results[Role.CLIENT][output.node] for output in compiled.plan.outputs] for run in runs]
+    fixed, private = (signature.decode_outputs(compiled.plan, words) for words in outputs)
+    assert 0 < (fixed - private).abs().max() < 2e-3
