@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpc_flips import COPIES, FAR, balance, copies, tiled
-from mpc_ops import CASES, TABLES, WINDOW
+from mpc_ops import CASES, TABLES, WINDOW, F
 from mpc_pads import Unpadded, check_pads, record
 from mpc_runs import opened, received, run, shapes, share, share_bits
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import lockstep, rep3
 from moiety.mpc.cost import drive_on_shapes
-from moiety.mpc.functions import bits, table
+from moiety.mpc.functions import bits, compare, table, top
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Address, Role, Scope, Spec
 from moiety.mpc.share import Share, wrap
@@ -196,6 +196,45 @@ def test_rule_17_what_the_dealer_deals_does_not_depend_on_secrets():
         inputs = [case.inputs(1)[0], share(np.zeros(case.inputs(1)[0][Role.P0].shape), 14, seed=2)]
         dealt = [run(case.op, x).dealt for x in inputs]
         assert all(np.array_equal(a.value, b.value) for a, b in zip(*dealt, strict=True))
+
+
+def masks_of_the_winner():
+    """What a dealer would do that is told which place of a list won."""
+    told = []
+
+    async def op(party: Party, x: Share) -> None:
+        less = await compare.opened_signs(party, x.map(lambda part: part[..., :1] - part[..., 1:]), 40)
+        told.extend([] if less is None else [int(less.sum())])
+        await party.swap(party.local(lambda: np.zeros(1, np.uint64)), specs=(Spec((1,), 64),))
+        party.deal((1,), lambda: x.mask[0, told[:1]])
+
+    return op
+
+
+def said_by_the_dealer(op, *inputs):
+    found = record(op, *inputs)
+    return found.draws[Role.P0], [(word.receiver, word.value.tobytes()) for word in found.transcript.dealt]
+
+
+def test_rule_18_the_dealer_who_knows_the_order_says_the_same_whoever_wins():
+    rows = [[9, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7], [3, 3, 3, 3, 3, 3, 3]]
+    for name in ("shuffle", "top"):
+        said = [said_by_the_dealer(CASES[name].op, share([row, row[::-1]], F, seed=5)) for row in rows]
+        assert said[0] == said[1] == said[2]
+    told = [said_by_the_dealer(masks_of_the_winner(), share([row], F, seed=5)) for row in ([9, 2, 3], [1, 2, 3])]
+    assert told[0] != told[1]
+
+
+def test_rule_18_what_the_dealer_deals_for_is_numbered_by_slots():
+    """After the comparisons nothing is as long as the list any more."""
+    drawn = shapes(top.top, share(np.zeros((2, 30)), F), k=3, bits=18)[1].draws
+    last = max(i for i, (address, _) in enumerate(drawn) if address.kind == Kind.BIT_PAD)
+    assert {spec.shape for _, spec in drawn[last + 1 :]} == {(2, 3)}
+
+
+@every
+def test_rule_14_only_the_order_of_a_shuffled_list_is_opened_to_evaluators(name):
+    assert bool(record(CASES[name].op, *CASES[name].inputs(1)).opened) == (name == "top")
 
 
 @every

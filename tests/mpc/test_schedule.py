@@ -147,7 +147,7 @@ def test_every_op_runs_on_shapes_and_yields_no_parts(name):
     bare = [BitShare(x[Role.CLIENT].shape) if isinstance(x[Role.CLIENT], BitShare) else x[Role.CLIENT] for x in case.inputs(1)]
     result, costs = drive_on_shapes(lambda party: case.op(party, *bare))
     assert costs.rounds > 0
-    for part in result if isinstance(result, list) else [result]:
+    for part in result if isinstance(result, list | tuple) else [result]:
         assert part is None or (part.masked is None and part.mask is None)
     assert ShapeParty().role is None
 

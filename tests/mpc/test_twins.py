@@ -81,10 +81,30 @@ def test_rule_9_a_pad_of_fewer_bits_than_its_ring_is_noticed(observer, node):
         assert not alike(views(rep3.product, several(width), secrets, observer, node=node, flaw=narrow, most=20))
 
 
+@either
+def test_rule_9_ties_in_a_shuffled_list_are_noticed(observer):
+    case = WIDE["ranking_of_three"]
+    assert not alike(views(case.op, case.inputs, [(0, 1, 2), (1, 1, 0)], observer, most=16))
+
+
+@either
+def test_rule_9_values_whose_differences_wrap_are_noticed(observer):
+    """So top lifts what it compares from a small ring: -8 < -3 < 4, but 4 < -8 where the difference wraps."""
+    case = WIDE["ranking_of_three"]
+    assert not alike(views(case.op, case.inputs, [(0, 1, 2), (8, 13, 4)], observer, most=16))
+
+
+@either
+def test_rule_9_an_order_that_the_observer_knows_is_noticed(observer):
+    case = WIDE["ranking_of_three"]
+    known = Flaw(spoil=lambda a, v: np.repeat(v[:, :1], v.shape[1], 1) if a.kind == Kind.PERMUTATION else v)
+    assert not alike(views(case.op, case.inputs, case.secrets, observer, flaw=known, most=16))
+
+
 def at_full_width(op, observer, spoil=lambda words: words):
     """Which of the words that ``op`` sends the observer have no pad to themselves, on 64-bit rings."""
     inputs, unknown = share([3, -4, 5]), UNKNOWN[observer]
-    draws = [Draw(unknown, Address((0,), Kind.OUT_MASK, serial), Spec((3,), 64), 1) for serial in range(2)]
+    draws = [Draw(unknown, Address((0,), Kind.OUT_MASK, serial), Spec((3,), 64), 2) for serial in range(2)]
 
     class Spoilt(Shifted):
         def words(self, key, address, spec):
@@ -94,7 +114,7 @@ def at_full_width(op, observer, spoil=lambda words: words):
         found = run(op, inputs, draws=lambda role: Spoilt(lockstep.test_draws(role), shift))
         return list(received(found, observer))
 
-    _, gone = eliminate(effects(receive, draws), len(draws))
+    _, gone = eliminate(effects(receive, draws), 1 << len(draws))
     return set(range(len(receive(None)))) - gone
 
 

@@ -15,7 +15,9 @@ from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
 from moiety.mpc.functions import convolve, maximum, puma, puma_root, ranges
+from moiety.mpc.functions import one_hot as one_hot_
 from moiety.mpc.functions import relu as relu_
+from moiety.mpc.functions import top as top_
 from moiety.mpc.functions.bits import size
 from moiety.mpc.functions.table import Table, Window, lookup
 from moiety.mpc.party import Party
@@ -259,6 +261,24 @@ async def largest(party: Party, x: Share, *, bits: int) -> Share:
 async def argmax(party: Party, x: Share, *, bits: int) -> Share:
     """Index of the first largest value along the last axis; nothing is revealed."""
     return await argmax_.argmax(party, x, bits)
+
+
+@op
+async def top(party: Party, x: Share, *, k: int, bits: int) -> Share:
+    """The k largest along the last axis and their places, stacked on a new first axis; values have more fraction bits than x.
+
+    P1 and P2 learn the ranking of a shuffled list, which says nothing about its values.
+    """
+    values, places = await top_.top(party, x, k, bits)
+    if values.masked is None and values.mask is None:
+        return Share((2, *values.shape), values.fraction, x.bits)
+    return values.zip(places.as_fraction(values.fraction), lambda a, b: np.stack([a, b]))
+
+
+@op
+async def one_hot(party: Party, x: Share, *, classes: int) -> Share:
+    """[x == j] for every class j along a new last axis."""
+    return await one_hot_.one_hot(party, x, classes)
 
 
 @op

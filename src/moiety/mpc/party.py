@@ -11,6 +11,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Protocol
 
+import numpy as np
+
 from moiety.errors import ProtocolMisuse
 from moiety.mpc.rounds import SILENCE, Address, Role, Round, Scope, Spec, Word, Words, exchange
 from moiety.mpc.share import Share, dtype_of, wrap
@@ -26,6 +28,8 @@ class Kind(IntEnum):
     BIT_PAD = 5
     ZERO_SHARE = 6
     INPUT_MASK = 7
+    PERMUTATION = 8
+    SHUFFLE_PAD = 9
 
 
 class Key(IntEnum):
@@ -99,6 +103,21 @@ class Party:
                 return a ^ b if xor else wrap(a + b, bits)
         return None
 
+    def draw_for(self, holder: Role, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> Words | None:
+        """A draw that one evaluator and P0 know, and the other evaluator does not. Others get None."""
+        address = self.scope.address(kind)
+        if self.role not in (holder, Role.P0):
+            return None
+        return self._own(Key.A if holder is Role.P1 else Key.B, address, Spec(shape, bits))
+
+    def permutation(self, holder: Role, shape: tuple[int, ...]) -> Words | None:
+        """For every row (last axis) a permutation that one evaluator and P0 know: the order of 128-bit draws.
+
+        Further from uniform by less than n^2 / 2^128 for rows of n, for that is how likely two of them are equal.
+        """
+        words = self.draw_for(holder, Kind.PERMUTATION, (2, *shape))
+        return None if words is None else np.lexsort((words[0], words[1]), axis=-1)
+
     def zero_share(self, shape: tuple[int, ...], bits: int = 64) -> Words | None:
         """Words of P1 and P2 that sum to zero, from key C: re-randomises additive shares before an outsider sees them."""
         address = self.scope.address(Kind.ZERO_SHARE)
@@ -108,15 +127,22 @@ class Party:
         return pad if self.leads else wrap(-pad, bits)
 
     def deal(
-        self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
+        self,
+        shape: tuple[int, ...],
+        make: Callable[[], Words],
+        bits: int = 64,
+        *,
+        kind: Kind = Kind.DEALT,
+        xor: bool = False,
+        to: Role | None = None,
     ) -> Words | None:
         """P0 deals additive (or xor) shares of ``make()``, which only P0 calls; its value may depend on masks only.
 
-        One evaluator draws its share, the other receives ``value - share``; which one alternates, to balance the links.
+        One evaluator draws its share, the other receives ``value - share``; which one alternates, to balance the links, if not said.
         Returns the evaluator's share; at P0 the share of P1 (the table protocol needs it); None elsewhere.
         """
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = receiver_of(address)
+        receiver = to or receiver_of(address)
         key = Key.A if receiver is Role.P2 else Key.B
         match self.role:
             case Role.P0:
@@ -143,6 +169,16 @@ class Party:
             send.append(Word(self.role, other, spec, wrap(value, spec.bits)))
         return await exchange(Round(tuple(send), tuple(Word(other, self.role, spec) for spec in specs)))
 
+    async def tell(self, sender: Role, value: Words | None, spec: Spec) -> Words | None:
+        """One evaluator speaks to the other, in one wave; both get the array, the others are silent and get None."""
+        listener = Role.P2 if sender is Role.P1 else Role.P1
+        word = Word(sender, listener, spec)
+        if self.role is listener:
+            return (await exchange(Round((), (word,))))[0]
+        said = None if value is None or self.role is not sender else wrap(value, spec.bits)
+        await exchange(SILENCE if said is None else Round((word._replace(value=said),)))
+        return said
+
     def local(self, compute: Callable[[], Words]) -> Words | None:
         """Evaluate on P1 and P2 only."""
         return compute() if self.evaluates else None
@@ -168,15 +204,26 @@ class ShapeParty(Party):
         self.draws.append((self.scope.address(kind), Spec(shape, bits)))
         return None
 
+    def draw_for(self, holder: Role, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> Words | None:
+        self.draws.append((self.scope.address(kind), Spec(shape, bits)))
+        return None
+
     def zero_share(self, shape: tuple[int, ...], bits: int = 64) -> Words | None:
         self.draws.append((self.scope.address(Kind.ZERO_SHARE), Spec(shape, bits)))
         return None
 
     def deal(
-        self, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64, *, kind: Kind = Kind.DEALT, xor: bool = False
+        self,
+        shape: tuple[int, ...],
+        make: Callable[[], Words],
+        bits: int = 64,
+        *,
+        kind: Kind = Kind.DEALT,
+        xor: bool = False,
+        to: Role | None = None,
     ) -> Words | None:
         address, spec = self.scope.address(kind), Spec(shape, bits)
-        receiver = receiver_of(address)
+        receiver = to or receiver_of(address)
         self.draws.append((address, spec))
         self.dealt.append((address, Word(Role.P0, receiver, spec)))
         return None
@@ -185,3 +232,7 @@ class ShapeParty(Party):
         both = ((Role.P1, Role.P2), (Role.P2, Role.P1))
         await exchange(Round(tuple(Word(a, b, spec) for a, b in both for spec in specs)))
         return []
+
+    async def tell(self, sender: Role, value: Words | None, spec: Spec) -> Words | None:
+        await exchange(Round((Word(sender, Role.P2 if sender is Role.P1 else Role.P1, spec),)))
+        return None

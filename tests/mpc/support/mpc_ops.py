@@ -7,7 +7,23 @@ import numpy as np
 from mpc_runs import share, share_bits
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, clamp, compare, convolve, maximum, puma, puma_root, ranges, relu, select, table
+from moiety.mpc.functions import (
+    argmax,
+    bits,
+    clamp,
+    compare,
+    convolve,
+    maximum,
+    one_hot,
+    puma,
+    puma_root,
+    ranges,
+    relu,
+    select,
+    shuffle,
+    table,
+    top,
+)
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
@@ -140,6 +156,9 @@ CASES = {
     "clamp_below": Case(lambda party, x: clamp.clamp(party, x, 1 << F, None, 18), _reals(21)),
     "row_max": Case(lambda party, x: maximum.row_max(party, x, step_bits=F - 4), _reals(3, 7)),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 20), _reals(2, 19)),
+    "shuffle": Case(shuffle.shuffle, _reals(3, 4)),
+    "top": Case(lambda party, x: top.top(party, x, 2, 18, sizes=(4, 4)), _reals(2, 7)),
+    "one_hot": Case(lambda party, x: one_hot.one_hot(party, x.as_fraction(0), 6), _reals(5)),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 20), _reals(2, 6)),
     "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -100, 1 << F), _reals(3, 7)),
     "any_flag": Case(ops.any_flag, _both(_counts, _counts)),

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from mpc_runs import openings
 
 from moiety.mpc import lockstep
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key, Kind, Party
 from moiety.mpc.rounds import Address, Role, Scope, Spec, Words
 
-PADS = (Kind.OUT_MASK, Kind.TABLE_PAD, Kind.BIT_PAD)
+PADS = (Kind.OUT_MASK, Kind.TABLE_PAD, Kind.BIT_PAD, Kind.SHUFFLE_PAD)
+NOT_DEALT = (Kind.PERMUTATION, Kind.SHUFFLE_PAD)
 DIGEST = Spec((32,), 8)
 
 
@@ -39,6 +41,8 @@ class Recorded:
 
     transcript: lockstep.Transcript
     draws: dict[Role, list[tuple[int, Key, Address, Spec]]]
+    opened: frozenset[int] = frozenset()
+    """Identities of the words that open bits to the evaluators: those have no pad."""
 
 
 def record(op: Any, *inputs: Any, seed: int = 0, node: int = 0) -> Recorded:
@@ -60,10 +64,10 @@ def record(op: Any, *inputs: Any, seed: int = 0, node: int = 0) -> Recorded:
         waves[0] += 1
         return deliver(said)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, openings() as opened:
         patch.setattr(lockstep, "_deliver", counted)
         transcript = lockstep.run(protocol, draws=draws)
-    return Recorded(transcript, {role: recorder.log for role, recorder in recorders.items()})
+        return Recorded(transcript, {role: recorder.log for role, recorder in recorders.items()}, frozenset(opened))
 
 
 def check_pads(found: Recorded) -> int:
@@ -71,15 +75,20 @@ def check_pads(found: Recorded) -> int:
     keys = defaultdict(set)
     for _, key, address, _ in found.draws[Role.P0]:
         keys[address].add(key)
-    dealt = [(key, spec) for _, key, address, spec in found.draws[Role.P0] if len(keys[address]) == 1]
+    dealt = [(key, spec) for _, key, address, spec in found.draws[Role.P0] if len(keys[address]) == 1 and address.kind not in NOT_DEALT]
     _check_dealt(found, dealt)
-    masks = {address for address, held in keys.items() if held == {Key.A, Key.B}}
+    masks = {address for address, held in keys.items() if held == {Key.A, Key.B} or address.kind == Kind.SHUFFLE_PAD}
     checked = len(dealt)
     for number, wave in enumerate(found.transcript.waves):
         for sender in (Role.P1, Role.P2):
             free = [(k, s) for n, k, a, s in found.draws[sender] if n == number and a in masks and a.kind in PADS]
             for word in wave:
-                if word.sender is sender and word.receiver is not Role.CLIENT and word.spec != DIGEST:
+                if (
+                    word.sender is sender
+                    and word.receiver is not Role.CLIENT
+                    and word.spec != DIGEST
+                    and id(word.value) not in found.opened
+                ):
                     _take(free, word.receiver, word.spec)
                     checked += 1
     return checked

@@ -18,12 +18,12 @@ from moiety.mpc.share import dtype_of, wrap
 
 
 class Draw(NamedTuple):
-    """A draw that the observer does not know, and its unknown bits."""
+    """A draw that the observer does not know, and how many values it may have."""
 
     key: Key
     address: Address
     spec: Spec
-    bits: int
+    size: int
 
 
 class Shift(NamedTuple):
@@ -88,15 +88,15 @@ def _effect(receive: Callable[[Shift | None], list[Word]], before: list[Word], d
     return Effect(draw, frozenset(changed), frozenset(exactly))
 
 
-def eliminate(found: Sequence[Effect], bits: int) -> tuple[frozenset[tuple[Key, Address]], frozenset[int]]:
-    """Take out draws of at least so many bits, short ones first, each with the one word that it pads; returns draws and words.
+def eliminate(found: Sequence[Effect], least: int) -> tuple[frozenset[tuple[Key, Address]], frozenset[int]]:
+    """Take out draws of at least so many assignments, short ones first, each with the one word that it pads; returns draws and words.
 
     A draw that changes no word that is left goes without one. As many as can be are taken out if there are not enough.
     """
     fixed: set[tuple[Key, Address]] = set()
     gone: set[int] = set()
-    left, open_ = bits, sorted(found, key=lambda effect: effect.draw.bits)
-    while left > 0:
+    out, open_ = 1, sorted(found, key=lambda effect: effect.draw.size)
+    while out < least:
         ready = [e for e in open_ if not e.changed - gone or (len(e.changed - gone) == 1 and e.changed - gone <= e.exactly)]
         if not ready:
             break
@@ -104,5 +104,5 @@ def eliminate(found: Sequence[Effect], bits: int) -> tuple[frozenset[tuple[Key, 
         open_.remove(effect)
         gone |= effect.changed
         fixed.add((effect.draw.key, effect.draw.address))
-        left -= effect.draw.bits
+        out *= effect.draw.size
     return frozenset(fixed), frozenset(gone)

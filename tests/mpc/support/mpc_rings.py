@@ -12,7 +12,7 @@ import numpy as np
 from mpc_views import Book, Inputs
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, compare, maximum, puma, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, compare, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Scope, Spec, Words
 from moiety.mpc.share import Share
@@ -152,6 +152,20 @@ async def selections(party: Party, *given: Any) -> Share:
 TERNARY = list(itertools.product((0, 3, 62), repeat=3))
 CHOSEN = [(0, 1, 5, 9), (1, 0, 5, 9), (1, 1, 63, 0), (0, 0, 0, 33)]
 
+
+def ranking(*sizes: int) -> Callable[..., Any]:
+    """The part of :func:`top.top` whose bits are opened, for values that are bounded and distinct."""
+
+    async def op(party: Party, x: Share) -> None:
+        x = await shuffle.shuffle(party, x)
+        for size in sizes:
+            x = await top._level(party, x, size, 1, x.bits)
+
+    return op
+
+
+DISTINCT = [(0, 1, 2), (2, 1, 0), (15, 0, 3), (-3 % 16, 1, -2 % 16), (1, 3, 0)]
+
 WIDE = {
     "product": Case(rep3.product, several(6), some(6, 2)),
     "product8": Case(rep3.product, several(8), some(8, 2)),
@@ -181,6 +195,13 @@ WIDE = {
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 6), row(6, 3), TERNARY[::9]),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 6), row(6, 3), TERNARY[1::9]),
     "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -9, 20), row(6, 1), some(6)),
+    "shuffle": Case(shuffle.shuffle, row(6, 2), some(6, 2)),
+    "shuffle_of_three": Case(shuffle.shuffle, row(4, 3), some(4, 3), 15),
+    "top": Case(lambda party, x: top.top(party, x, 1, 2), row(7, 2), some(7, 2)[2:6], 15),
+    "top_two": Case(lambda party, x: top.top(party, x, 2, 2), row(7, 2), [(0, 0), (0, 127), (1, 0)], 15),
+    "ranking_of_three": Case(ranking(3), row(4, 3), DISTINCT, 16),
+    "ranking_in_two_levels": Case(ranking(2, 2), row(4, 3), DISTINCT, 16),
+    "one_hot": Case(lambda party, x: one_hot.one_hot(party, x, 5), one(6), some(6)),
     "not_zero": Case(ranges.not_zero, one(6), range(32), 15),
     "selections": Case(selections, lambda book, s: [*flags(book, s[:2]), *(book.share(v, 6) for v in s[2:])], CHOSEN, 14),
 }

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
-from moiety.mpc.functions.bits import BitShare
+from moiety.mpc.functions import compare
+from moiety.mpc.functions.bits import BitShare, Planes, open_shares
 from moiety.mpc.party import Draws, Party
 from moiety.mpc.rounds import Role, Scope, Word, Words
 from moiety.mpc.share import Share
@@ -76,6 +79,27 @@ def opened_bits(transcript: lockstep.Transcript, pick: Callable[[Any], BitShare]
     assert np.array_equal(one.masked, two.masked)
     assert np.array_equal(one.mask ^ two.mask, zero.mask)
     return one.unpacked(one.masked ^ zero.mask).astype(bool)
+
+
+@contextmanager
+def openings() -> Iterator[dict[int, tuple[Words, Words]]]:
+    """The xor shares that are sent to open bits meanwhile, by the identity of the array, each with the bits that it opens."""
+    found: dict[int, tuple[Words, Words]] = {}
+
+    async def noted(party: Party, shares: Words | None, shape: tuple[int, ...]) -> Planes:
+        planes = await open_shares(party, shares, shape)
+        if shares is not None:
+            found[id(shares)] = (shares, planes.masked)
+        return planes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "open_shares", noted)
+        yield found
+
+
+def understood(word: Word, opened: dict[int, tuple[Words, Words]]) -> Word:
+    """A word as it counts for its receiver: of a share that opens bits, the bits. They and its own share say what it received."""
+    return word._replace(value=opened[id(word.value)][1]) if id(word.value) in opened else word
 
 
 def links_by_wave(transcript: lockstep.Transcript) -> list[Counter[Link]]:

@@ -6,17 +6,19 @@ the code under test is the real one, with real shapes, packing and addresses. Wh
 words that have a pad to themselves are taken out first: see ``mpc_reduce.py``.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from mpc_reduce import Draw, Shift, Shifted, effects, eliminate
-from mpc_runs import received
+from mpc_runs import openings, received, understood
 
 from moiety.mpc import lockstep
 from moiety.mpc.functions.bits import BitShare
-from moiety.mpc.party import Draws, Key, Party
+from moiety.mpc.party import Draws, Key, Kind, Party
 from moiety.mpc.rounds import Address, Role, Scope, Spec, Word, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 
@@ -84,7 +86,7 @@ class Flawed:
 class Book:
     """All draws of one experiment.
 
-    The bits of ``numbers``, one number for each element, assign what is unknown to the observer; its own draws are the same for all.
+    ``numbers``, one for each element, assign what is unknown to the observer, in mixed radix; its own draws are the same for all.
     Without numbers (``count`` elements) everything is random. ``fixed`` draws are taken out: they are the same for all elements too.
     """
 
@@ -93,45 +95,56 @@ class Book:
     own_seed: int = 0
     fixed: Collection[tuple[Key, Address]] = ()
     count: int = 1 << LEAST
-    used: int = 0
+    size: int = 1
+    """Assignments so far."""
     drawn: list[Draw] = field(default_factory=list)
     values: dict[tuple[Key, Address], Words] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.count = self.count if self.numbers is None else len(self.numbers)
 
-    def unknown(self, pieces: int, width: int) -> Words:
-        """The next ``pieces * width`` bits of the element's number, as (pieces, count) words."""
+    def unknown(self, pieces: int, values: int) -> Words:
+        """The next digits of the element's number, each below ``values``, as (pieces, count) words."""
         out = np.empty((pieces, self.count), np.uint64)
         for piece in out:
             if self.numbers is None:
-                piece[:] = np.random.default_rng((self.own_seed, 76, self.used)).integers(0, 1 << width, self.count, np.uint64)
+                seed = (self.own_seed, 76, self.size.bit_length())
+                piece[:] = np.random.default_rng(seed).integers(0, values, self.count, np.uint64)
             else:
-                piece[:] = (self.numbers >> np.uint64(min(self.used, 63))) & np.uint64((1 << width) - 1)
-            self.used += width
+                piece[:] = self.numbers // np.uint64(min(self.size, 1 << 63)) % np.uint64(values)
+            self.size *= values
         return out
 
-    def own(self, seed: Sequence[int], pieces: int, width: int) -> Words:
+    def own(self, seed: Sequence[int], pieces: int, values: int) -> Words:
         """What the observer knows: the same for all elements, unless everything is random."""
         many = self.count if self.numbers is None else 1
-        found = np.random.default_rng((self.own_seed, *seed)).integers(0, 1 << width, (pieces, many), np.uint64)
+        found = np.random.default_rng((self.own_seed, *seed)).integers(0, values, (pieces, many), np.uint64)
         return np.broadcast_to(found, (pieces, self.count))
 
     def words(self, key: Key, address: Address, spec: Spec) -> Words:
         if (key, address) not in self.values:
-            _, pieces, width = element_bits(spec, self.count)
+            pieces, values = self._range(address, spec)
             if key == UNKNOWN_TO[self.observer] and (key, address) not in self.fixed:
-                self.drawn.append(Draw(key, address, spec, pieces * width))
-                fresh = self.unknown(pieces, width)
+                self.drawn.append(Draw(key, address, spec, values**pieces))
+                fresh = self.unknown(pieces, values)
             else:
-                fresh = self.own((key, *address.path, address.kind, address.serial), pieces, width)
+                fresh = self.own((key, *address.path, address.kind, address.serial), pieces, values)
+            if address.kind == Kind.PERMUTATION:
+                fresh = _ranks(fresh[0], spec.shape[-1])
             self.values[key, address] = spread(fresh, spec, self.count)
         return self.values[key, address].copy()
+
+    def _range(self, address: Address, spec: Spec) -> tuple[int, int]:
+        """How many pieces a draw has and how many values each: a permutation is one piece, whatever words its order comes from."""
+        if address.kind == Kind.PERMUTATION:
+            return 1, math.factorial(spec.shape[-1])
+        _, pieces, width = element_bits(spec, self.count)
+        return pieces, 1 << width
 
     def share(self, secret: Any, bits: int, inner: tuple[int, ...] = ()) -> dict[Role, Share]:
         """Ring elements (a secret each, ``inner`` an element) under masks of which the observer holds one part and not the other."""
         pieces = int(np.prod(inner, dtype=np.int64))
-        held, other = self.own((77, self.used), pieces, bits), self.unknown(pieces, bits)
+        held, other = self.own((77, self.size.bit_length()), pieces, 1 << bits), self.unknown(pieces, 1 << bits)
         secrets = np.asarray(secret).astype(np.int64).view(np.uint64).reshape(pieces, -1)
         one, two, value = (
             wrap(np.moveaxis(p, -1, 0).reshape(self.count, *inner).astype(dtype_of(bits)), bits)
@@ -143,7 +156,7 @@ class Book:
 
     def bit(self, secret: Any) -> dict[Role, BitShare]:
         """A bit under such a mask."""
-        held, other = self.own((78, self.used), 1, 1), self.unknown(1, 1)
+        held, other = self.own((78, self.size.bit_length()), 1, 2), self.unknown(1, 2)
         value = np.broadcast_to(np.asarray(secret), (1, self.count))
         one, two, plain = (np.packbits(p[0].astype(np.uint8), bitorder="little") for p in (*self._sides(held, other), value))
         masked = plain ^ one ^ two
@@ -152,6 +165,13 @@ class Book:
 
     def _sides(self, held: Words, other: Words) -> tuple[Words, Words]:
         return (held, other) if self.observer is Role.P1 else (other, held)
+
+
+def _ranks(numbers: Words, length: int) -> Words:
+    """Words (2 * length, count) whose order is the permutation of this number."""
+    orders = np.array(list(itertools.permutations(range(length))), np.uint64)
+    ranks = orders[numbers.astype(np.intp)].T
+    return np.concatenate([np.zeros_like(ranks), ranks])
 
 
 Inputs = Callable[[Book, Any], Sequence[dict[Role, Any]]]
@@ -175,9 +195,10 @@ class Experiment(NamedTuple):
             party.scope = Scope((self.node,))
             return await self.op(party, *(x[party.role] for x in given))
 
-        transcript = lockstep.run(protocol, draws=lambda role: draws, roles=(Role.P0, Role.P1, Role.P2))
+        with openings() as found:
+            transcript = lockstep.run(protocol, draws=lambda role: draws, roles=(Role.P0, Role.P1, Role.P2))
         assert not list(received(transcript, Role.P0))
-        return [_masked(x[self.observer]) for x in given], list(received(transcript, self.observer))
+        return [_masked(x[self.observer]) for x in given], [understood(word, found) for word in received(transcript, self.observer)]
 
 
 def _masked(x: Share | BitShare) -> tuple[Words, int]:
@@ -190,8 +211,8 @@ class View(NamedTuple):
     """The sorted codes of all that was received, for each secret; how many unknown bits were counted and how many taken out."""
 
     codes: list[Words]
-    counted: int
-    reduced: int
+    counted: float
+    reduced: float
 
 
 def views(
@@ -213,23 +234,27 @@ def views(
     trial = Book(observer, None, own_seed)
     experiment.run(trial, secrets[0])
     fixed, gone = frozenset(), frozenset()
-    if trial.used > most:
+    if trial.size > 1 << most:
         found = effects(lambda shift: _at_random(experiment, secrets, own_seed, shift), trial.drawn)
-        fixed, gone = eliminate(found, trial.used - most)
-    counted = trial.used - sum(draw.bits for draw in trial.drawn if (draw.key, draw.address) in fixed)
-    assert counted <= most, f"{counted} unknown bits are too many to count"
+        fixed, gone = eliminate(found, -(-trial.size >> most))
+    counted = trial.size // math.prod(draw.size for draw in trial.drawn if (draw.key, draw.address) in fixed)
+    assert counted <= 1 << most, f"{math.log2(counted):.1f} unknown bits are too many to count"
     codes = [
         np.sort(np.concatenate([_codes(experiment, book, secret, gone) for book in _chunks(experiment, counted, own_seed, fixed)]))
         for secret in secrets
     ]
-    return View(codes, counted, trial.used - counted)
+    return View(codes, math.log2(counted), math.log2(trial.size // counted))
 
 
-def _chunks(experiment: Experiment, bits: int, own_seed: int, fixed: Collection[tuple[Key, Address]]) -> Iterator[Book]:
-    """All assignments of so many bits, a processor cache full at a time."""
-    size = 1 << min(max(bits, LEAST), CHUNK)
-    for start in range(0, 1 << bits, size):
-        yield Book(experiment.observer, np.arange(start, start + size, dtype=np.uint64), own_seed, fixed)
+def _chunks(experiment: Experiment, size: int, own_seed: int, fixed: Collection[tuple[Key, Address]]) -> Iterator[Book]:
+    """All assignments, few ones several times, a processor cache full at a time."""
+    while size < 1 << LEAST or size % 8:
+        size *= 2
+    chunk = size
+    while chunk > 1 << CHUNK and chunk % 16 == 0:
+        chunk //= 2
+    for start in range(0, size, chunk):
+        yield Book(experiment.observer, np.arange(start, start + chunk, dtype=np.uint64), own_seed, fixed)
 
 
 def _at_random(experiment: Experiment, secrets: list[Any], own_seed: int, shift: Shift | None) -> list[Word]:

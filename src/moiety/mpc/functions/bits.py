@@ -112,6 +112,15 @@ async def remask(party: Party, shares: Words | None, shape: tuple[int, ...]) -> 
     return Planes(mine ^ words[0] if words and mine is not None else None, pad)
 
 
+async def open_shares(party: Party, shares: Words | None, shape: tuple[int, ...]) -> Planes:
+    """Xor shares of P1 and P2 -> the bits themselves, for P1 and P2 to know. 1 round, 2 bits a bit.
+
+    An opening: only for bits whose distribution depends on no secret. What one receives is the bit xor what one sends. P0 learns nothing.
+    """
+    words = await party.swap(shares, specs=(Spec(shape, 8),))
+    return Planes(shares ^ words[0] if words and shares is not None else None, None)
+
+
 def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outputs: Sequence[Sequence[Term]]) -> Words | None:
     """Xor shares (outputs, *shape) of sums of products of the planes (V, *shape): 0 rounds.
 

@@ -9,13 +9,13 @@ The tree is the well-known carry-lookahead; evaluating it with multi-input gates
 that one dealer knows all masks, and so a level costs one round, is our own combination.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions.bits import BitShare, Planes, Term, join, octets, polynomial_shares, remask, size, stack, to_planes
+from moiety.mpc.functions.bits import BitShare, Planes, Term, join, octets, open_shares, polynomial_shares, remask, size, stack, to_planes
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
@@ -43,18 +43,30 @@ async def signs(party: Party, xs: Sequence[Share], bits: int) -> list[BitShare]:
     return [BitShare(x.shape, part.masked, part.mask) for x, part in zip(xs, parts, strict=True)]
 
 
+async def opened_signs(party: Party, x: Share, bits: int) -> Words | None:
+    """[x < 0], opened to P1 and P2 (to nobody else): a boolean array at those, None elsewhere. Range, rounds and bytes as :func:`sign`.
+
+    Only for a shuffled x, see :mod:`.top`: the bits are what the parties learn.
+    """
+    planes = await borrows(party, _difference(party, x, [0], bits), top=bits - 1, opened=True)
+    return None if planes.masked is None else BitShare(x.shape).unpacked(planes.masked[0], 8).astype(bool)
+
+
 async def below(party: Party, x: Share, thresholds: Sequence[int | Words], bits: int) -> list[BitShare]:
     """[x < t] for public thresholds t (raw units; integers or arrays that broadcast), exact while |x - t| < 2^(bits-1).
 
     All thresholds share what is dealt about the mask of x; rounds as :func:`sign`.
     """
+    out = await borrows(party, _difference(party, x, thresholds, bits), top=bits - 1)
+    return [BitShare(x.shape, part.masked, part.mask) for part in (out.at(i) for i in range(len(thresholds)))]
+
+
+def _difference(party: Party, x: Share, thresholds: Sequence[int | Words], bits: int) -> "Subtraction":
     if not 2 <= bits <= x.bits:
         raise ProtocolMisuse(f"cannot compare on {bits} bits in a ring of {x.bits}; take 2 to {x.bits}")
     values = None if x.masked is None else np.stack([_minus(x.masked, t).ravel() for t in thresholds])
     mask = x.mask.astype(np.uint64, copy=False).ravel() if party.helps and x.mask is not None else None
-    task = Subtraction(len(thresholds), size(x.shape), bits - 1, values, mask)
-    out = await borrows(party, task, top=bits - 1)
-    return [BitShare(x.shape, part.masked, part.mask) for part in (out.at(i) for i in range(len(thresholds)))]
+    return Subtraction(len(thresholds), size(x.shape), bits - 1, values, mask)
 
 
 def _minus(masked: Words, threshold: int | Words) -> Words:
@@ -100,18 +112,21 @@ class Subtraction(NamedTuple):
         return to_planes(self.mask >> np.uint64(first), width)
 
 
-async def borrows(party: Party, task: Subtraction, *, top: int | None = None, extra: Words | None = None) -> Planes:
+async def borrows(party: Party, task: Subtraction, *, top: int | None = None, extra: Words | None = None, opened: bool = False) -> Planes:
     """Masked bits (thresholds, octets): the borrow, xor the bits ``top`` of value and mask, xor ``extra``, which P1 and P2 know.
 
-    With ``top = carries`` that is the sign of the difference. Rounds and bytes as :func:`sign` and :func:`below` say.
+    With ``top = carries`` that is the sign of the difference. ``opened``: the bits themselves, known to P1 and P2, by the last level's
+    message. Rounds and bytes as :func:`sign` and :func:`below` say.
     """
     shares, nodes = _lowest(party, task), sum(count for _, _, count in task.batches())
     last = _top_share(party, task, top)
     if party.leads and extra is not None:
         last = extra if last is None else last ^ extra
-    level = await remask(party, _finish(shares, last, nodes), (task.thresholds, 2 * nodes - 1, task.octets))
+    spoken = open_shares if opened and nodes == 1 else remask
+    level = await spoken(party, _finish(shares, last, nodes), (task.thresholds, 2 * nodes - 1, task.octets))
     while nodes > 1:
-        level, nodes = await _combine(party, level, nodes, task, last)
+        spoken = open_shares if opened and nodes <= RADIX else remask
+        level, nodes = await _combine(party, level, nodes, task, last, spoken)
     return level.at(slice(None), 0)
 
 
@@ -200,7 +215,9 @@ def _batches(nodes: int) -> list[_Batch]:
     return [b for b in batches[: 1 if nodes <= RADIX else 3] if b.nodes > 0 and b.width > 1]
 
 
-async def _combine(party: Party, level: Planes, nodes: int, task: Subtraction, last: Words | None) -> tuple[Planes, int]:
+async def _combine(
+    party: Party, level: Planes, nodes: int, task: Subtraction, last: Words | None, spoken: Callable[..., Awaitable[Planes]]
+) -> tuple[Planes, int]:
     """One level of the tree: four nodes become one; a single node left over is passed on as it is. 1 round."""
     batches, parts = _batches(nodes), []
     for batch in batches:
@@ -209,7 +226,7 @@ async def _combine(party: Party, level: Planes, nodes: int, task: Subtraction, l
     held = [part for part in parts if part is not None]
     shares = np.concatenate([p[0] for p in held] + [p[1] for p in held[1:]], 1) if held else None
     made, total = sum(batch.nodes for batch in batches), -(-nodes // RADIX)
-    fresh = await remask(party, _finish(shares, last, total), (task.thresholds, 2 * made - 1, task.octets))
+    fresh = await spoken(party, _finish(shares, last, total), (task.thresholds, 2 * made - 1, task.octets))
     if made < total:
         every = slice(None)
         kept_g, kept_p = level.at(every, slice(nodes - 1, nodes)), level.at(every, slice(2 * nodes - 2, 2 * nodes - 1))
