@@ -27,9 +27,9 @@ Tokenizer = Annotated[str | None, typer.Option(help="The tokenizer of a model de
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from moiety.cli.output import own_version
+        import moiety
 
-        print(f"moiety {own_version()}")
+        print(f"moiety {moiety.__version__}")
         raise typer.Exit
 
 
@@ -176,11 +176,33 @@ def deploy(
 
 @app.command()
 @reported
-def doctor(as_json: Json = False) -> None:
-    """Look at this machine and installation."""
+def doctor(
+    federation: Annotated[str | None, typer.Option(help="Also try the connections of this federation file.")] = None,
+    party: Party = None,
+    identity: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine and installation, and at this member's way to every compute party."""
     from moiety.cli.doctor import doctor as run
 
-    run(as_json=as_json)
+    if not run(federation, party, identity, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def status(
+    federation: Annotated[str, typer.Option(help="The federation file.")] = "federation.toml",
+    party: Party = None,
+    identity: Folder = None,
+    seconds: Annotated[float, typer.Option("--wait", min=0.1, help="Seconds to try to reach a party.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Show a federation as one of its members may see it: who is up, what is deployed, sessions, the last error."""
+    from moiety.cli.status import status as run
+
+    if not run(federation, party, identity, seconds, as_json=as_json):
+        raise typer.Exit(1)
 
 
 app_models.register(app)

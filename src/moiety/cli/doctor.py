@@ -1,4 +1,4 @@
-"""``moiety doctor``: what this machine and this installation offer, and what is missing."""
+"""``moiety doctor``: what this machine, this installation and, with a federation file, its connections offer; and what to do."""
 
 import importlib.metadata
 import os
@@ -7,50 +7,79 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+from rich.console import Console
 from rich.table import Table
 
+import moiety
 from moiety import ring
-from moiety.cli.output import own_version, paper, print_json
+from moiety.cli.connections import Check, bad, examine, good, poor
+from moiety.cli.output import paper, print_json
+from moiety.cli.status import as_data
 from moiety.models import files
 
 NEEDED: Final = ("moiety", "numpy", "cryptography", "msgspec", "typer", "rich")
 OWNERS: Final = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
 SLOW: Final = ("numpy", "portable")
 ROOMY: Final = 12 << 30
+CRAMPED: Final = 2 << 30
+STYLES: Final = {"ok": "green", "poor": "yellow", "bad": "red"}
 
 
-def doctor(*, as_json: bool) -> None:
-    """Look, and print what was found."""
+def doctor(federation: str | None, party: str | None, identity: str | None, *, as_json: bool) -> bool:
+    """Look, and print what was found. Returns whether nothing is bad. Raises ConfigError for a federation file that cannot be read."""
     found = look()
+    checks = machine(found)
+    reached: list[Any] = []
+    if federation is not None:
+        further, reached = examine(federation, party, identity)
+        checks += further
+    ok = all(check.verdict != "bad" for check in checks)
     if as_json:
-        print_json(found)
-        return
+        advice = [check.do for check in checks if check.do]
+        parties = [as_data(reach) for reach in reached]
+        print_json(found | {"ok": ok, "checks": msgspec.to_builtins(checks), "parties": parties, "advice": advice})
+        return ok
+    console = paper()
+    _print_machine(console, found)
+    _print_checks(console, checks)
+    if ok and federation is None:
+        console.print("all is well; try `moiety demo`", style="green")
+    return ok
+
+
+def _print_machine(console: Console, found: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    machine = found["machine"]
-    table.add_row("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.1f} GB memory")
-    table.add_row("system", f"{machine['system']}, Python {machine['python']}")
+    table.add_column(overflow="fold")
+    here = found["machine"]
+    table.add_row("machine", f"{here['processor']}, {here['cores']} cores, {here['memory_bytes'] / 1e9:.1f} GB memory")
+    table.add_row("system", f"{here['system']}, Python {here['python']}")
     table.add_row("kernels", ", ".join(f"{key} {value}" for key, value in found["kernels"].items() if key in ("isa", "prg")))
     for title, names in (("packages", NEEDED), ("for owners", OWNERS)):
         table.add_row(title, ", ".join(f"{name} {found['packages'][name] or '-'}" for name in names))
     for name, where in found["models"].items():
         table.add_row(name, where or "not installed")
     table.add_row("cache", f"{found['cache']['folder']}, {found['cache']['free_bytes'] / 1e9:.0f} GB free")
-    console = paper()
     console.print(table)
-    for advice in found["advice"]:
-        console.print(f"! {advice}", style="yellow", markup=False)
-    if not found["advice"]:
-        console.print("all is well; try `moiety demo`", style="green")
+
+
+def _print_checks(console: Console, checks: list[Check]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for style in ("", "bold", ""):
+        table.add_column(style=style, overflow="fold")
+    for check in checks:
+        table.add_row(f"[{STYLES[check.verdict]}]{check.verdict}[/]", check.what, check.found)
+        if check.do:
+            table.add_row("", "", f"[yellow]do: {check.do.replace('[', chr(92) + '[')}[/]")
+    console.print(table)
 
 
 def look() -> dict[str, Any]:
-    """Everything as plain data."""
-    packages = {name: version(name) for name in (*NEEDED, *OWNERS)}
+    """The machine and the installation as plain data."""
     folder = files.cache_folder()
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    found: dict[str, Any] = {
+    return {
         "machine": {
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -59,31 +88,38 @@ def look() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "kernels": ring.features(),
-        "packages": packages,
+        "packages": {name: version(name) for name in (*NEEDED, *OWNERS)},
         "models": {"SmolLM2": place(files.SMOLLM2), "MiniLM": place(files.MINILM), "data folder": data()},
         "cache": {"folder": str(folder), "free_bytes": shutil.disk_usage(there).free},
     }
-    return found | {"advice": advise(found)}
 
 
-def advise(found: dict[str, Any]) -> list[str]:
-    """What to do about what is missing."""
-    out = []
-    if found["kernels"]["isa"] in SLOW:
-        out.append("slow kernels: install a C++17 compiler and run `make setup`, or use a processor with AVX2")
+def machine(found: dict[str, Any]) -> list[Check]:
+    """Verdicts on what was found here."""
+    isa, prg, memory = found["kernels"]["isa"], found["kernels"]["prg"], found["machine"]["memory_bytes"]
+    checks = [good("randomness", f"{prg}, by the cryptography library")]
+    slow = "install a C++17 compiler and run `make setup`, or use a processor with AVX2"
+    checks.append(poor("kernels", f"{isa}: right, but many times slower", slow) if isa in SLOW else good("kernels", isa))
+    if missing := [name for name in NEEDED if found["packages"][name] is None]:
+        checks.append(bad("packages", f"{', '.join(missing)} missing", "install moiety again: every member needs them"))
     if missing := [name for name in OWNERS if found["packages"][name] is None]:
-        out.append(f"{', '.join(missing)} missing: compute parties need none of it, model owners do; run `make setup`")
+        checks.append(poor("for owners", f"{', '.join(missing)} missing", "nothing at a compute party; a model owner runs `make setup`"))
     if missing := [name for name in ("SmolLM2", "MiniLM") if found["models"][name] is None]:
-        out.append(f"{' and '.join(missing)} missing: run `make setup`")
-    if found["machine"]["memory_bytes"] < ROOMY:
-        out.append("less than 12 GB of memory: three parties with SmolLM2 on one machine will not fit (about 9 GB)")
-    return out
+        checks.append(poor("models", f"{' and '.join(missing)} missing", "run `make setup`, if you want `moiety demo`"))
+    if memory < CRAMPED:
+        checks.append(bad("memory", f"{memory / 1e9:.1f} GB", "even a small party needs 2 GB; see what yours needs with `moiety plan`"))
+    elif memory < ROOMY:
+        few = "three parties with SmolLM2 on this one machine will not fit (about 9 GB); one party will"
+        checks.append(poor("memory", f"{memory / 1e9:.1f} GB", few))
+    else:
+        checks.append(good("memory", f"{memory / 1e9:.1f} GB"))
+    return checks
 
 
 def version(package: str) -> str | None:
     """The installed version, or None."""
     if package == "moiety":
-        return own_version()
+        return str(moiety.__version__)
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,16 +1,12 @@
 """What commands print: data on stdout, remarks on stderr."""
 
-import importlib.metadata
 import sys
-import tomllib
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 
 WIDTH: Final = 110
-PROJECT: Final = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def print_json(data: Any) -> None:
@@ -29,11 +25,3 @@ def remark(text: str) -> None:
 def paper() -> Console:
     """Stdout for tables: as wide as the terminal, or as a page."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
-def own_version() -> str:
-    """The version of moiety: of the installed package, else of the checkout it runs from."""
-    try:
-        return importlib.metadata.version("moiety")
-    except importlib.metadata.PackageNotFoundError:
-        return str(tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"])

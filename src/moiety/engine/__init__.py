@@ -15,8 +15,11 @@ states      the caches of a session
 policy      what a party checks before it accepts a plan
 deploy      share a model's weights once
 cost        what a plan costs, for people
+timing      how long a run will take on a named network
+tree        costs by the modules of the user's model
 report      what a run cost at every member
 lobby       connections of other compute parties that wait for their session
+status      the state of a party, told to members who ask
 party       the compute party's process
 owner       the owner's end of a session
 launch      start three compute parties on this machine

@@ -52,7 +52,7 @@ def connect(
     ``party``, the one owner whose key is there.
     """
     directory = load(path)
-    mine = load_identity(identity if identity is not None else _identity_folder(Path(path), directory, party))
+    mine = load_identity(identity if identity is not None else identity_folder(directory, party))
     directory.check_known(mine.name)
     if party is not None and mine.name != party:
         raise ConfigError(f"{identity} holds the identity of {mine.name}, not of {party}; point to the right folder")
@@ -61,7 +61,11 @@ def connect(
     return Federation(directory, mine, mine, deadlines=deadlines)
 
 
-def _identity_folder(path: Path, directory: Directory, party: str | None) -> Path:
+def identity_folder(directory: Directory, party: str | None = None) -> Path:
+    """Where the key of ``party`` lies, by default beside its certificate; without a name, of the one owner whose key is here.
+
+    Raises ConfigError.
+    """
     if party is not None:
         directory.check_known(party)
     owners = [party] if party is not None else [name for name in directory.peers if name not in directory.roles]
@@ -69,7 +73,7 @@ def _identity_folder(path: Path, directory: Directory, party: str | None) -> Pat
     found = [name for name, folder in folders.items() if (folder / KEY_FILE).exists()]
     if len(found) != 1:
         raise ConfigError(
-            f"the keys of {len(found)} owners in {path} are here ({', '.join(found) or 'none'}); "
+            f"the keys of {len(found)} owners in {directory.path} are here ({', '.join(found) or 'none'}); "
             'name one with party="..." and, if its key lies elsewhere, its folder with identity="..."'
         )
     return folders[found[0]]

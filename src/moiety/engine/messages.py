@@ -19,52 +19,54 @@ Text = Annotated[str, msgspec.Meta(max_length=256)]
 PlanHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class _Message(msgspec.Struct, frozen=True, tag=True):
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """One of the messages; every kind says who sends it."""
+
     def __repr__(self) -> str:  # some carry keys: none is ever printed
         return f"<{type(self).__name__}>"
 
 
-class Open(_Message, frozen=True):
+class Open(Message, frozen=True):
     """Owner: begin a session with these three parties (P0, P1, P2)."""
 
     version: int
     parties: tuple[Text, Text, Text]
 
 
-class Here(_Message, frozen=True):
+class Here(Message, frozen=True):
     """Party: what I add to the session id."""
 
     nonce: Secret
     counter: Number
 
 
-class Roster(_Message, frozen=True):
+class Roster(Message, frozen=True):
     """Owner: what everybody adds to the session id; nonces of P0, P1, P2 and the owner."""
 
     nonces: tuple[Secret, Secret, Secret, Secret]
     counters: tuple[Number, Number, Number]
 
 
-class Ready(_Message, frozen=True):
+class Ready(Message, frozen=True):
     """Party: my channels stand, and this is the session id that I computed."""
 
     session: Digest
 
 
-class Greeting(_Message, frozen=True):
+class Greeting(Message, frozen=True):
     """Party to party, first thing on a channel: the session id, and a secret for the pair key."""
 
     session: Digest
     secret: Secret
 
 
-class Ask(_Message, frozen=True):
+class Ask(Message, frozen=True):
     """Owner: tell me what you hold of this model."""
 
     model: Text
 
 
-class Holding(_Message, frozen=True):
+class Holding(Message, frozen=True):
     """Party: shared weights, each with the digest of its sharing, and hashes of plans."""
 
     weights: dict[str, Digest]
@@ -80,7 +82,7 @@ class Tensor(msgspec.Struct, frozen=True):
     packed: bool
 
 
-class Deploy(_Message, frozen=True):
+class Deploy(Message, frozen=True):
     """Owner: masks of these weights come from streams D (P0, P1) and E (P0, P2); masked words follow to P1 and P2."""
 
     model: Text
@@ -92,25 +94,25 @@ class Deploy(_Message, frozen=True):
     key_e: bytes = b""
 
 
-class Keep(_Message, frozen=True):
+class Keep(Message, frozen=True):
     """Owner: all three parties have these weights; from now on they count."""
 
 
-class AddPlan(_Message, frozen=True):
+class AddPlan(Message, frozen=True):
     """Owner: the plan with this hash follows."""
 
     model: Text
     hash: PlanHash
 
 
-class Fetch(_Message, frozen=True):
+class Fetch(Message, frozen=True):
     """Owner: send me the plan with this hash."""
 
     model: Text
     hash: PlanHash
 
 
-class Run(_Message, frozen=True):
+class Run(Message, frozen=True):
     """Owner: run a plan. The keys of the input streams are given to those who hold them."""
 
     number: Number
@@ -121,24 +123,24 @@ class Run(_Message, frozen=True):
     key_e: bytes = b""
 
 
-class Agreement(_Message, frozen=True):
+class Agreement(Message, frozen=True):
     """Party to party, before anything that counts: a digest of what we are about to do, and of the input stream we share."""
 
     subject: Digest
     stream: bytes = b""
 
 
-class Fine(_Message, frozen=True):
+class Fine(Message, frozen=True):
     """Party: done as asked."""
 
 
-class Done(_Message, frozen=True):
+class Done(Message, frozen=True):
     """Party: the run is over."""
 
     report: Report
 
 
-class Close(_Message, frozen=True):
+class Close(Message, frozen=True):
     """Owner: the session ends in good order."""
 
 
@@ -148,7 +150,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
 
-def say(link: Link, message: _Message) -> None:
+def say(link: Link, message: Message) -> None:
     """Send a message. Raises as ``Link.send``."""
     link.send(Kind.CONTROL, [_ENCODER.encode(message)])
 

@@ -25,6 +25,7 @@ from moiety.engine.lobby import Lobby
 from moiety.engine.member import REASON, House, Member, verdict
 from moiety.engine.quota import Quotas
 from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, abort_all, join, unchanged
+from moiety.engine.status import STATUS, Desk
 from moiety.engine.store import Store
 from moiety.errors import AuditError, ChannelError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PolicyRefused
 from moiety.mpc.rounds import Role
@@ -49,6 +50,7 @@ class Party:
     watcher: Watcher | None = None
     out: TextIO = field(default_factory=lambda: sys.stderr)
     house: House = field(init=False)
+    desk: Desk = field(init=False)
     begun: bool = False
     lobby: Lobby = field(default_factory=Lobby)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -61,7 +63,9 @@ class Party:
         for entry in self.audit.entries():
             if entry["what"] == "run" and entry["answer"]:
                 quotas.restore(entry["by"], entry["model"], entry["time"][:10])
-        self.house = House(self.identity.name, self.directory, self.deadlines, Store(), memory, quotas, self.audit, self.log, self.watcher)
+        store = Store()
+        self.desk = Desk(self.directory, self.identity.name, self.role, store.models, self._owners, lambda: memory.taken)
+        self.house = House(self.identity.name, self.directory, self.deadlines, store, memory, quotas, self.audit, self.log, self.watcher)
         rules = hashlib.sha256(self.directory.path.read_bytes()).hexdigest()
         self.audit.write("start", role=self.role.name, federation=rules)
         self.begun = True
@@ -106,6 +110,9 @@ class Party:
             role in (Role.P1, Role.P2) and purpose == WAVES and self.role in (Role.P1, Role.P2)
         ):
             self.lobby.put(link)
+        elif purpose == STATUS:
+            if not self.desk.attend(link):
+                self._turn_away(link, f"{self.identity.name} answers too many questions about its status; ask again later", LimitReached)
         else:
             self._turn_away(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
 
@@ -132,6 +139,11 @@ class Party:
                 thread.start()
         if full is not None:
             self._turn_away(link, f"{full}; close one, try again later, or let {self.identity.name} raise its limit", LimitReached)
+
+    def _owners(self) -> list[str]:
+        """Of all sessions that are open."""
+        with self._turn:
+            return [one.owner if isinstance(one, Session) else one.peer for one in self._open.values()]
 
     def _full(self, owner: str) -> str | None:
         """Why no further session of ``owner`` fits, if none does."""
@@ -165,6 +177,7 @@ class Party:
         else:
             code, text = verdict(error)
             self.log(f"{name} with {link.peer} aborts, {code}: {text}{_notes(error)}")
+            self.desk.trouble(link.peer, code, text)
             (session or link).abort(code, text)
         (session or link).close()
         with self._turn:

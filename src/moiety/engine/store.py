@@ -83,6 +83,11 @@ class Store:
             held = self._models.get(name, Model())
             return Model(dict(held.weights), dict(held.plans), held.generation)
 
+    def models(self) -> dict[str, Model]:
+        """A snapshot of all models, by name."""
+        with self._turn:
+            return {name: Model(dict(held.weights), dict(held.plans), held.generation) for name, held in self._models.items()}
+
     @contextlib.contextmanager
     def deploying(self, name: str, most: int) -> Iterator[None]:
         """Until the block ends nobody else deploys this model: two at once could leave other weights at other parties.

@@ -114,6 +114,12 @@ def load_identity(folder: str | os.PathLike[str]) -> Identity:
     return Identity(name, certificate.public_bytes(Encoding.DER), certificate_path, key_path)
 
 
+def validity(certificate: bytes) -> tuple[datetime.datetime, datetime.datetime]:
+    """From when until when a DER certificate is valid, in UTC."""
+    found = x509.load_der_x509_certificate(certificate)
+    return found.not_valid_before_utc, found.not_valid_after_utc
+
+
 def _self_signed(name: str, key: ec.EllipticCurvePrivateKey, validity: datetime.timedelta) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,124 @@
+"""``moiety status`` and ``moiety doctor`` on a federation of three processes."""
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from moiety.cli.app import app
+from moiety.engine.launch import CLIENT, PARTIES, LocalParties, start
+from moiety.net import create_identity
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalParties]:
+    with start(tmp_path_factory.mktemp("federation") / "f") as local:
+        yield local
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), prog_name="moiety", env={"COLUMNS": "120", "TERM": "dumb"})
+
+
+def data(*arguments: str, status: int = 0) -> Any:
+    done = run(*arguments, "--json")
+    assert done.exit_code == status, done.output
+    return json.loads(done.stdout)
+
+
+def of(local: LocalParties, name: str = CLIENT) -> tuple[str, ...]:
+    return ("--federation", str(local.federation), "--party", name)
+
+
+def checks(found: Any) -> dict[str, tuple[str, str]]:
+    return {check["what"]: (check["verdict"], check["found"]) for check in found["checks"]}
+
+
+def test_status_of_a_federation(parties: LocalParties) -> None:
+    found = data("status", *of(parties))
+    assert (found["ok"], found["member"]) == (True, CLIENT)
+    assert [(one["name"], one["role"], one["ok"]) for one in found["parties"]] == [(n, f"P{i}", True) for i, n in enumerate(PARTIES)]
+    standing = found["parties"][0]["standing"]
+    assert (standing["version"], standing["models"], standing["own_sessions"]) == ("0.1.0", [], 0)
+    assert "type" not in standing
+    shown = run("status", *of(parties, PARTIES[0]))
+    assert shown.exit_code == 0
+    assert PARTIES[0] not in shown.stdout
+    assert all(text in shown.stdout for text in (PARTIES[1], PARTIES[2], "0 in all"))
+
+
+def test_doctor_of_an_owner(parties: LocalParties) -> None:
+    found = data("doctor", *of(parties))
+    verdicts = checks(found)
+    assert found["ok"]
+    for i, name in enumerate(PARTIES):
+        verdict, said = verdicts[f"{name} (P{i})"]
+        assert verdict == "ok"
+        assert all(text in said for text in ("TLS 1.3", "round trip", "Mbit/s there"))
+    assert verdicts["clock"][0] == verdicts["certificates"][0] == verdicts["identity"][0] == "ok"
+    assert verdicts["fingerprint"][1].startswith("sha256:")
+    assert "PRIVATE" not in json.dumps(found)
+    assert "this party" not in verdicts
+
+
+def test_what_is_broken_has_a_verdict_and_a_remedy(parties: LocalParties) -> None:
+    parties.end(PARTIES[1])
+    try:
+        found = data("doctor", *of(parties, PARTIES[1]), status=1)
+        seen = data("doctor", *of(parties), status=1)
+        missed = run("status", *of(parties), "--wait", "0.5")
+    finally:
+        parties.restart(PARTIES[1])
+    assert checks(found)["this party"][0] == "bad"
+    assert f"start it: moiety party --name {PARTIES[1]}" in next(check["do"] for check in found["checks"] if check["what"] == "this party")
+    assert checks(found)[f"{PARTIES[0]} (P0)"][0] == "ok"
+    assert checks(seen)[f"{PARTIES[1]} (P1)"][1].startswith("[MOI-302]")
+    assert checks(seen)[f"{PARTIES[2]} (P2)"][0] == "ok"
+    assert missed.exit_code == 1
+    assert "not reached" in missed.stdout
+
+
+def test_identities_are_judged(parties: LocalParties, tmp_path: Path) -> None:
+    copy = tmp_path / "f"
+    shutil.copytree(parties.folder, copy, ignore=shutil.ignore_patterns("*.log"))
+    shutil.rmtree(copy / CLIENT)
+    old = parties.identity(CLIENT)
+    create_identity(CLIENT, copy / CLIENT, valid_days=365)  # another key than the one that is pinned
+    file = copy / "federation.toml"
+    (copy / "pinned.crt").write_text((parties.folder / CLIENT / "identity.crt").read_text())
+    file.write_text(file.read_text().replace(f"{CLIENT}/identity.crt", "pinned.crt"))
+    asked = ("doctor", "--federation", str(file), "--party", CLIENT, "--identity", str(copy / CLIENT))
+    verdicts = checks(data(*asked, status=1))
+    assert verdicts["fingerprint"][0] == "bad"
+    assert old.fingerprint in verdicts["fingerprint"][1]
+    assert verdicts[f"{PARTIES[0]} (P0)"][1].startswith("[MOI-200]")
+    (copy / CLIENT / "identity.key").chmod(0o644)
+    verdict, said = checks(data(*asked, status=1))["identity"]
+    assert (verdict, "chmod 600" in said) == ("bad", True)
+
+
+def test_certificates_that_expire_are_told(parties: LocalParties, tmp_path: Path) -> None:
+    copy = tmp_path / "f"
+    shutil.copytree(parties.folder, copy, ignore=shutil.ignore_patterns("*.log"))
+    file, text = copy / "federation.toml", ""
+    for name, days in (("model-owner", 10.0), (PARTIES[2], -1.0)):
+        shutil.rmtree(copy / name)
+        made = create_identity(name, copy / name, valid_days=days)
+        text = file.read_text().replace(parties.identity(name).fingerprint, made.fingerprint)
+        file.write_text(text)
+    said = [check["found"] for check in data("doctor", "--federation", str(file), "--party", CLIENT, status=1)["checks"]]
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=10)
+    assert any(f"that of model-owner expires on {soon:%Y-%m}" in text for text in said)
+    assert any(f"that of {PARTIES[2]} expired on" in text for text in said)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for command in ("doctor", "status"):
+        failed = run(command, "--federation", str(tmp_path / "none.toml"))
+        assert (failed.exit_code, failed.stdout) == (2, "")
+        assert "error [MOI-100]" in failed.stderr
