@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from moiety.compile import program
 from moiety.compile.plan import Plan
 from moiety.engine.federation import Federation, Private
 from moiety.engine.owner import Progress
 from moiety.engine.report import RunReport, RunResult
-from moiety.engine.waves import check, payload
-from moiety.mpc.rounds import Role, Words
+from moiety.engine.waves import payload
+from moiety.mpc.rounds import Words
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Counted:
         return {
             "plan": name,
             "input": "x".join(map(str, plan.inputs[0].shape)),
-            "rounds": check(plan, Role.P1).rounds,
+            "rounds": program.costs(plan).rounds,
             "payload_bytes": sum(nbytes for _, nbytes in payload(plan).values()),
             "runs": len(seconds),
             "median_seconds": round(float(np.median(seconds)), 3),
@@ -74,7 +75,7 @@ def differences(plan: Plan, report: RunReport) -> list[str]:
             found = (counted.frames, counted.payload_bytes) if counted else (0, 0)
             if found != expected:
                 out.append(f"{name} at {role.name}: {found}, the plan says {expected}")
-    rounds = check(plan, Role.P1).rounds
+    rounds = program.costs(plan).rounds
     out += [f"{m.name} counted {m.rounds} rounds, the plan has {rounds}" for m in report.members if m.rounds != rounds]
     out += [f"{m.name} saw bytes for P0" for m in report.members for link in m.links if link.endswith("->P0")]
     return out
