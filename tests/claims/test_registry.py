@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from moiety.claims import registry
@@ -56,6 +57,12 @@ def test_a_module_is_enough(write) -> None:
 def test_a_claim_with_a_row_that_fails_or_without_rows_does_not_hold(write, body: str) -> None:
     write("weak", body)
     assert not registry.reproduce("weak").holds
+
+
+def test_rows_hold_plain_numbers(write) -> None:
+    write("arrays", "import numpy; yield Row('q', None, 1.0, None, '', numpy.float64(1) > 0)")
+    with pytest.raises(msgspec.ValidationError, match="Expected `bool`"):
+        registry.reproduce("arrays")
 
 
 def test_quick_reaches_the_measurement(write) -> None:

@@ -61,6 +61,6 @@ def _softmax_of(x: Reals) -> Reals:
 
 
 def _row(quantity: str, measured: float, known: str) -> Row:
-    figure = Decimal(known)
+    figure, found = Decimal(known), float(measured)
     half = 0.5 * 10.0 ** int(figure.as_tuple().exponent)  # of a unit of its last digit
-    return Row(quantity, None, float(measured), float(figure), "", abs(measured - float(figure)) <= half)
+    return Row(quantity, None, found, float(figure), "", abs(found - float(figure)) <= half)

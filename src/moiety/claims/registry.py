@@ -83,7 +83,7 @@ def reproduce(name: str, *, quick: bool = False, on_row: Callable[[Row], None] =
         raise ConfigError(f"no system {name!r} is built; take {' or '.join(known)}")
     system, rows, began = known[name].SYSTEM, [], time.perf_counter()
     for row in known[name].rows(quick):
-        rows.append(row)
+        rows.append(msgspec.convert(msgspec.structs.asdict(row), Row))  # at once: plain numbers, which can be printed
         on_row(row)
     holds = bool(rows) and all(row.holds for row in rows)
     seconds = round(time.perf_counter() - began, 1)
