@@ -17,7 +17,7 @@ from torch import fx, nn
 from moiety.compile.builder import Options
 from moiety.compile.calibrate import Range, calibrate
 from moiety.compile.capture import Captured, capture
-from moiety.compile.lower import Lowering
+from moiety.compile.lower import RULES, Lowering
 from moiety.compile.model import finish
 from moiety.compile.plan import Constant, Plan
 
@@ -245,7 +245,7 @@ def refresh() -> None:
     """Capture all models anew and write the reference."""
     out = {}
     for name, (module, args, options) in models().items():
-        captured = capture(module, args)
+        captured = capture(module, args, whole=RULES)
         ranges = calibrate(captured, [list(args)])
         rounded = {site: [float(f"{end:.4g}") for end in (r.low, r.high, r.spread)] for site, r in ranges.items()}
         stored = json.loads(json.dumps({"graph": dumped(captured), "ranges": rounded, "options": options}))

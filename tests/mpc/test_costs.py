@@ -10,7 +10,7 @@ from mpc_runs import links_by_wave, run, shapes, share, share_bits
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import rep3
 from moiety.mpc.cost import drive_on_shapes
-from moiety.mpc.functions import argmax, bits, compare, maximum, puma, puma_root, ranges, relu, select, table
+from moiety.mpc.functions import argmax, bits, compare, equal, maximum, puma, puma_root, ranges, relu, select, table
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Scope
 from moiety.mpc.share import Share
@@ -105,6 +105,8 @@ def test_closed_forms_of_the_docstrings():
     for (width, rounds), cost in per_element.items():
         costs = shapes(compare.sign, many, bits=width)[1]
         assert (costs.total_bytes / 800, costs.rounds) == (cost, rounds)
+    for (width, rounds), cost in {(4, 1): 17 / 8, (16, 2): 81 / 8, (64, 3): 337 / 8}.items():
+        assert cost_of(equal.is_zero, many, bits=width) == (cost, rounds)
     assert cost_of(relu.relu, many, bits=16) == (42.5, 3)
     assert cost_of(relu.relu, many, bits=64) == (82.875, 4)
     assert cost_of(select.bit_to_share, share_bits(np.zeros(800))) == (24, 1)

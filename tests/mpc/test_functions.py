@@ -10,7 +10,7 @@ from mpc_runs import opened, opened_bits, run, share, share_bits
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import ops
-from moiety.mpc.functions import argmax, bits, clamp, compare, maximum, ranges, relu, select
+from moiety.mpc.functions import argmax, bits, clamp, compare, equal, maximum, ranges, relu, select
 from moiety.mpc.rep3 import reshare
 from moiety.mpc.rounds import Role
 
@@ -32,15 +32,20 @@ def test_sign_at_every_width(width):
         assert np.array_equal(opened_bits(found), values < 0)
 
 
-def test_sign_of_every_value_under_every_mask_of_six_bits():
-    values, masks = (grid.ravel() for grid in np.meshgrid(np.arange(-32, 32), np.arange(64)))
+def masked_by(values, masks):
+    """Shares of values whose masks are given; P2's part of them is zero."""
     parts = share(values)
     for role, mask in ((Role.P0, masks), (Role.P1, masks), (Role.P2, 0 * masks)):
         words = mask.astype(np.uint64)
         object.__setattr__(parts[role], "mask", words)
         if role is not Role.P0:
             object.__setattr__(parts[role], "masked", (values + masks).astype(np.int64).view(np.uint64))
-    assert np.array_equal(opened_bits(run(compare.sign, parts, bits=6)), values < 0)
+    return parts
+
+
+def test_sign_of_every_value_under_every_mask_of_six_bits():
+    values, masks = (grid.ravel() for grid in np.meshgrid(np.arange(-32, 32), np.arange(64)))
+    assert np.array_equal(opened_bits(run(compare.sign, masked_by(values, masks), bits=6)), values < 0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,6 +94,32 @@ def test_comparisons_refuse_widths_beyond_the_ring():
     for width in (1, 65):
         with pytest.raises(ProtocolMisuse, match="cannot compare"):
             run(compare.sign, share([1]), bits=width)
+
+
+@pytest.mark.parametrize("width", range(2, 65))
+def test_equality_with_zero_at_every_width(width):
+    top = 1 << (width - 1)
+    values = np.array([*borders(width), *GENERATOR.integers(-top, top, 20).tolist(), 0, 0])
+    for node in (0, 1):
+        found = run(equal.is_zero, share(values, seed=width), bits=width, node=node)
+        assert np.array_equal(opened_bits(found), values == 0)
+
+
+def test_equality_under_every_mask_of_six_bits():
+    values, masks = (grid.ravel() for grid in np.meshgrid(np.arange(-32, 32), np.arange(64)))
+    assert np.array_equal(opened_bits(run(equal.is_zero, masked_by(values, masks), bits=6)), values == 0)
+
+
+def test_equality_refuses_widths_beyond_the_ring():
+    for width in (1, 65):
+        with pytest.raises(ProtocolMisuse, match="cannot compare"):
+            run(equal.is_zero, share([1]), bits=width)
+
+
+def test_comparisons_as_numbers():
+    values = GENERATOR.integers(-3, 3, (4, 5))
+    assert np.array_equal(opened(run(ops.is_negative, share(values, 2), bits=9)), values < 0)
+    assert np.array_equal(opened(run(ops.is_zero, share(values, 2), bits=9)), values == 0)
 
 
 @pytest.mark.parametrize("many", [1, 2, 3, 4])

@@ -5,11 +5,12 @@ What depends on no secret is never lowered: it is evaluated, here.
 """
 
 import contextlib
+import functools
 import json
 import operator
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,14 +56,20 @@ class Captured:
     """Node name -> where it is in the user's source: the innermost line that is not PyTorch's own, if there is one."""
 
 
-def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
-    """Export ``module`` on example inputs. Raises PlanError with torch's reason when it cannot be exported."""
+def capture(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, whole: Collection[Any] = ()
+) -> Captured:
+    """Export ``module`` on example inputs. Raises PlanError with torch's reason when it cannot be exported.
+
+    ``whole``: operations that stay as they are, beside WHOLE; what else meets an input is taken apart as far as PyTorch can.
+    """
     with torch.no_grad(), _without_cache(module), _evaluating(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals here; nothing a user could act on
         try:
             program = torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
-            if not _is_functional(program.graph):
-                program = program.run_decompositions({})
+            apart = _taken_apart(program, whole)
+            if apart or not _is_functional(program.graph):
+                program = program.run_decompositions(apart)
         except Exception as error:
             raise PlanError(f"torch.export cannot capture {type(module).__name__}: {error}. Make its forward exportable first") from error
     return _captured(program)
@@ -88,6 +95,24 @@ WHOLE = {
     aten.unflatten.int,
 }
 """Composite operations that need no taking apart: they have a rule, or only meet public values."""
+
+
+def _taken_apart(program: Any, whole: Collection[Any]) -> dict[Any, Any]:
+    """PyTorch's own decompositions of all operations but those that stay whole; none where no input meets such an operation."""
+    given = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
+    reached: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in given or any(used in reached for used in node.all_input_nodes):
+            reached.add(node)
+    stay = WHOLE.union(whole)
+    met = {node.target for node in reached if node.op == "call_function"} - stay
+    known = _decompositions() if met else {}
+    return {} if met.isdisjoint(known) else {target: apart for target, apart in known.items() if target not in stay}
+
+
+@functools.cache
+def _decompositions() -> Mapping[Any, Any]:
+    return dict(torch.export.default_decompositions().items())
 
 
 def _is_functional(graph: fx.Graph) -> bool:

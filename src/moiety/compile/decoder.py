@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 from moiety.compile.builder import Options
 from moiety.compile.calibrate import Range, Ranges, calibrate, calibrate_each, join, sites
 from moiety.compile.capture import Captured, capture
+from moiety.compile.lower import RULES
 from moiety.compile.model import Draft
 from moiety.compile.plan import Plan
 from moiety.errors import PlanError
@@ -132,7 +133,7 @@ def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     past = [torch.zeros(batch, heads, rows, width) for _ in range(2 * config.num_hidden_layers)] if rows else []
-    return capture(_Decoder(model), (torch.zeros(batch, count, dtype=torch.long), torch.tensor(rows), *past))
+    return capture(_Decoder(model), (torch.zeros(batch, count, dtype=torch.long), torch.tensor(rows), *past), whole=RULES)
 
 
 def _ranges(model: Any, sequences: Sequence[torch.Tensor]) -> Ranges:

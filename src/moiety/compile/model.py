@@ -22,7 +22,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
-from moiety.compile.lower import Lowering
+from moiety.compile.lower import RULES, Lowering
 from moiety.compile.plan import Plan
 from moiety.compile.signature import fingerprint
 from moiety.errors import InputError
@@ -101,7 +101,7 @@ def draft(
     ``args`` are made up. ``ranges``: ranges found before; they join those measured here. ``variants``: as in :class:`Options`, for instance
     ``"puma"``. Raises PlanError, InputError.
     """
-    captured = capture(model, args, kwargs)
+    captured = capture(model, args, kwargs, whole=RULES)
     leaves = flatten(args, kwargs or {})
     given = dict(zip(captured.inputs, leaves, strict=True))
     if unknown := sorted(set(public) - set(given)):

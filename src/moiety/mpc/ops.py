@@ -14,11 +14,13 @@ from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
-from moiety.mpc.functions import convolve, maximum, puma, puma_root, ranges
+from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges
 from moiety.mpc.functions import one_hot as one_hot_
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions import top as top_
 from moiety.mpc.functions.bits import size
+from moiety.mpc.functions.compare import sign
+from moiety.mpc.functions.select import bit_to_share
 from moiety.mpc.functions.table import Table, Window, lookup
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words, together
@@ -115,6 +117,38 @@ def pad(party: Party, x: Share, *, before: Shape, after: Shape) -> Share:
     """Public zeros before and after each of the last axes."""
     lead = ((0, 0),) * (len(x.shape) - len(before))
     return x.map(lambda part: np.pad(part, (*lead, *zip(before, after, strict=True))))
+
+
+@op
+def gather(party: Party, x: Share, places: Words) -> Share:
+    """Elements of the flattened x at public places, in the shape of those. Local."""
+    if places.size and int(places.max()) >= size(x.shape):
+        raise PlanError(f"a place lies outside {x!r}; compile the model again")
+    if x.masked is None and x.mask is None:
+        return Share(places.shape, x.fraction, x.bits)
+    return x.map(lambda part: part.ravel()[places])
+
+
+@op
+def pile(party: Party, x: Share, places: Words, *, shape: tuple[int, ...]) -> Share:
+    """Zeros of a shape, to which every element of x is added at its public place in the flattened result. Local."""
+    if places.shape != x.shape or (places.size and int(places.max()) >= size(shape)):
+        raise PlanError(f"a place of {x!r} lies outside {shape}; compile the model again")
+    if x.masked is None and x.mask is None:
+        return Share(shape, x.fraction, x.bits)
+
+    def piled(part: Words) -> Words:
+        out = np.zeros(size(shape), part.dtype)
+        np.add.at(out, places.astype(np.int64), part)
+        return out.reshape(shape)
+
+    return x.map(piled)
+
+
+@op
+def running_total(party: Party, x: Share, *, axis: int) -> Share:
+    """Sums of all elements up to each along one axis. Local."""
+    return x.map(lambda part: np.cumsum(part, axis, dtype=part.dtype))
 
 
 @op
@@ -252,8 +286,20 @@ async def clamp(party: Party, x: Share, *, bits: int, low: int | None = None, hi
 
 
 @op
+async def is_negative(party: Party, x: Share, *, bits: int) -> Share:
+    """1 where x < 0, else 0 (fraction 0), exact for |x| < 2^(bits - 1) raw units. A comparison and 1 round."""
+    return await bit_to_share(party, await sign(party, x, bits))
+
+
+@op
+async def is_zero(party: Party, x: Share, *, bits: int) -> Share:
+    """1 where x = 0, else 0 (fraction 0), exact for |x| < 2^(bits - 1) raw units. An equality and 1 round."""
+    return await bit_to_share(party, await equal.is_zero(party, x, bits))
+
+
+@op
 async def largest(party: Party, x: Share, *, bits: int) -> Share:
-    """The largest value along the last axis, exactly, while any two differ by less than 2^(bits - 1) raw units."""
+    """The largest value along the last axis, exact while any two differ by less than 2^(bits - 1) raw units."""
     return await argmax_.exact_max(party, x, bits)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mpc_views import Book, Inputs
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, compare, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
+from moiety.mpc.functions import argmax, bits, compare, equal, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Scope, Spec, Words
 from moiety.mpc.share import Share
@@ -80,6 +80,10 @@ def sign(width: int) -> Callable[..., Any]:
     return lambda party, x: compare.sign(party, x, width)
 
 
+def is_zero(width: int) -> Callable[..., Any]:
+    return lambda party, x: equal.is_zero(party, x, width)
+
+
 def larger(width: int) -> Callable[..., Any]:
     return lambda party, a, b: maximum._larger(party, a, b, width, Spec(a.shape, a.bits))
 
@@ -127,6 +131,7 @@ TINY = {
     "product_and_rescale": Case(product_and_rescale, several(3), pairs(3)[::5], 21),
     **{f"sign{width}": Case(sign(width), one(width), range(1 << width)) for width in (2, 3, 4)},
     "below": Case(lambda party, x: compare.below(party, x, [0, 3], 3), one(3), range(8)),
+    **{f"is_zero{width}": Case(is_zero(width), one(width), range(1 << width)) for width in (2, 3, 4)},
     "and_all": Case(lambda party, *b: bits.and_all(party, b), flags, list(itertools.product((0, 1), repeat=3))),
     "bit_to_share": Case(lambda party, b: select.bit_to_share(party, b, 5), flags, [(0,), (1,)]),
     "select": Case(select.select, flag_and(4), list(itertools.product((0, 1), range(16)))),
@@ -178,6 +183,8 @@ WIDE = {
     "rescale8": Case(rescale(3), one(8), some(8)),
     "sign6": Case(sign(6), one(6), range(0, 64, 3)),
     "sign8": Case(sign(8), one(8), some(8)[1:6], 20),
+    "is_zero6": Case(is_zero(6), one(6), range(0, 64, 3)),
+    "is_zero8": Case(is_zero(8), one(8), some(8)[:5], 20),
     "below": Case(lambda party, x: compare.below(party, x, [-5, 0, 9], 6), one(6), some(6)),
     "and_all": Case(lambda party, *b: bits.and_all(party, b), flags, list(itertools.product((0, 1), repeat=4)), 16),
     "and_each": Case(lambda party, a, b, c: bits.and_each(party, [[a, b], [b, c]]), flags, list(itertools.product((0, 1), repeat=3))),

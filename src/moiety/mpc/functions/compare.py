@@ -146,6 +146,12 @@ def _top_share(party: Party, task: Subtraction, top: int | None) -> Words | None
 
 def _lowest(party: Party, task: Subtraction) -> Words | None:
     """Xor shares (thresholds, 2 n - 1, octets) of G of all n groups of bits, then of P of all but the lowest."""
+    found = group_shares(party, task)
+    return None if found is None else np.concatenate([found[0], found[1][:, 1:]], 1)
+
+
+def group_shares(party: Party, task: Subtraction) -> tuple[Words, Words] | None:
+    """Xor shares of G and of P of all n groups of bits, each (thresholds, n, octets): 0 rounds, 15 bits dealt for four."""
     out = []
     for first, width, count in task.batches():
         shape = ((1 << width) - 1, count, task.octets)
@@ -161,7 +167,7 @@ def _lowest(party: Party, task: Subtraction) -> Words | None:
     if not out:
         return None
     generate, passing = (np.concatenate([pair[i] for pair in out], 1) for i in (0, 1))
-    return np.concatenate([generate, passing[:, 1:]], 1)
+    return generate, passing
 
 
 def _all_products(planes: Words) -> Words:
