@@ -16,19 +16,19 @@ PUBLIC_FRACTION = 14
 @rule(aten.add.Tensor, aten.add.Scalar)
 def add(call: Call) -> Secret:
     """Sum with a secret, an owned or a public operand."""
-    return _add(call, call.args[0], call.args[1], call.kwargs.get("alpha", 1))
+    return added(call.builder, call.args[0], call.args[1], call.shape, call.bound, call.arg(2, "alpha", 1))
 
 
 @rule(aten.sub.Tensor, aten.sub.Scalar)
 def subtract(call: Call) -> Secret:
     """Difference."""
-    return _add(call, call.args[0], call.args[1], -call.kwargs.get("alpha", 1))
+    return added(call.builder, call.args[0], call.args[1], call.shape, call.bound, -call.arg(2, "alpha", 1))
 
 
 @rule(aten.rsub.Scalar, aten.rsub.Tensor)
 def subtract_from(call: Call) -> Secret:
     """Difference with exchanged operands."""
-    return _add(call, call.args[1], call.args[0], -call.kwargs.get("alpha", 1))
+    return added(call.builder, call.args[1], call.args[0], call.shape, call.bound, -call.arg(2, "alpha", 1))
 
 
 @rule(aten.neg.default)
@@ -43,29 +43,32 @@ def negative(b: Builder, x: Secret) -> Secret:
     return replace(x, node=b.emit("negate", x.node))
 
 
-def _add(call: Call, first: Any, second: Any, sign: float) -> Secret:
-    """first + sign * second for any mixture of secret and other operands."""
-    x, y = first, second
+def added(b: Builder, x: Any, y: Any, shape: tuple[int, ...], bound: float, sign: float = 1.0) -> Secret:
+    """x + sign * y for any mixture of secret and other operands, one of them secret; the sum is within ``bound``."""
     if isinstance(y, Secret) and sign != 1:
-        y = scaled(call, y, sign)
+        y = scaled(b, y, sign, y.shape, y.bound * abs(sign))
     elif sign != 1:
         y = _negated(y, sign)
     if not isinstance(x, Secret):
         x, y = y, x
-    b = call.builder
     if isinstance(y, Secret):
-        x, y = _aligned(call, x, y)
-        return replace(x, node=b.emit("add", x.node, y.node), shape=call.shape, bound=call.bound)
-    x = b.plain(x)
+        first, second = aligned(b, x, y)
+        return replace(first, node=b.emit("add", first.node, second.node), shape=shape, bound=bound)
+    first = _with_room(b, b.plain(x), bound)
     if isinstance(y, Owned):
-        w = b.weight(y, x.fraction, packed=False, factor=x.factor)
-        return replace(x, node=b.emit("add", x.node, w), shape=call.shape, bound=call.bound)
-    words = b.encoded(as_public(y), x.fraction, x.factor)
-    return replace(x, node=b.emit("add_public", x.node, words), shape=call.shape, bound=call.bound)
+        node = b.emit("add", first.node, b.weight(y, first.fraction, packed=False, factor=first.factor))
+    else:
+        node = b.emit("add_public", first.node, b.encoded(as_public(y), first.fraction, first.factor))
+    return replace(first, node=node, shape=shape, bound=bound)
 
 
-def _aligned(call: Call, x: Secret, y: Secret) -> tuple[Secret, Secret]:
-    b = call.builder
+def _with_room(b: Builder, x: Secret, bound: float) -> Secret:
+    """x at a fraction at which a sum within ``bound`` stays in the ring: a small value may have more bits than its summand has room for."""
+    return b.rescaled(x, min(ROOM, int(np.floor(ROOM - np.log2(max(bound, 1e-9) / x.factor)))))
+
+
+def aligned(b: Builder, x: Secret, y: Secret) -> tuple[Secret, Secret]:
+    """Two secrets at one fraction and one factor, so that their words can be added."""
     x, y = b.plain(x), b.plain(y)
     fraction = b.activation_fraction(max(x.bound, y.bound))
     if x.factor == y.factor:
@@ -97,13 +100,16 @@ def multiply(call: Call) -> Any:
     x, y = call.args[0], call.args[1]
     if not isinstance(x, Secret):
         x, y = y, x
+    if isinstance(y, Secret) and _same(x, y) and _only_mean(call):
+        return Square(x)
+    return product(call.builder, x, y, call.shape, call.bound)
+
+
+def product(b: Builder, x: Secret, y: Any, shape: tuple[int, ...], bound: float) -> Secret:
+    """x times anything."""
     if isinstance(y, Secret):
-        if _same(x, y) and _only_mean(call):
-            return Square(x)
-        return call.builder.multiply(x, y, call.shape, call.bound)
-    if isinstance(y, Owned):
-        return times_owned(call, x, y)
-    return scaled(call, x, y)
+        return b.multiply(x, y, shape, bound)
+    return times_owned(b, x, y, shape, bound) if isinstance(y, Owned) else scaled(b, x, y, shape, bound)
 
 
 def _same(x: Secret, y: Secret) -> bool:
@@ -112,30 +118,30 @@ def _same(x: Secret, y: Secret) -> bool:
     return (x.node, x.factor, names[0]) == (y.node, y.factor, names[1])
 
 
-def times_owned(call: Call, x: Secret, w: Owned) -> Secret:
+def times_owned(b: Builder, x: Secret, w: Owned, shape: tuple[int, ...], bound: float) -> Secret:
     """x times a tensor of the owner, which stays pending where a layer may take it in."""
-    b, fraction = call.builder, call.builder.weight_fraction(w)
+    fraction = b.weight_fraction(w)
     if w.tensor.ndim == 1 and w.tensor.shape[:1] == x.shape[-1:] and x.gain is None and x.shift is None:
         if x.bits + fraction > ROOM:  # now, by its own bound: from here on the bound is that of the value with its gain
             x = b.rescaled(x, b.activation_fraction(x.bound))
-        return replace(x, gain=w, bound=call.bound)  # folded into the next linear layer where there is one
-    x = b.fitting_weight(b.plain(x), fraction, call.bound)
+        return replace(x, gain=w, bound=bound)  # folded into the next linear layer where there is one
+    x = b.fitting_weight(b.plain(x), fraction, bound)
     node = b.emit("multiply", x.node, b.weight(w, fraction, packed=False))
-    return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
+    return replace(x, node=node, shape=shape, fraction=x.fraction + fraction, bound=bound)
 
 
-def scaled(call: Call, x: Secret, by: Any) -> Secret:
+def scaled(b: Builder, x: Secret, by: Any, shape: tuple[int, ...], bound: float) -> Secret:
     """x times something public: a lone number only changes the factor."""
-    y, b = as_public(by), call.builder
+    y = as_public(by)
     number = _number(y)
     x = b.plain(x)
     if number is not None and number != 0:
         x = negative(b, x) if number < 0 else x
         return replace(x, factor=x.factor * abs(number), bound=x.bound * abs(number))
     fraction = _public_fraction(y)
-    x = b.fitting_weight(x, fraction, call.bound)
+    x = b.fitting_weight(x, fraction, bound)
     node = b.emit("multiply_public", x.node, b.encoded(y, fraction), fraction=fraction)
-    return replace(x, node=node, shape=call.shape, fraction=x.fraction + fraction, bound=call.bound)
+    return replace(x, node=node, shape=shape, fraction=x.fraction + fraction, bound=bound)
 
 
 def _public_fraction(y: Public) -> int:

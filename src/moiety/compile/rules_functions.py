@@ -8,7 +8,7 @@ import torch
 
 from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule
-from moiety.compile.rules_arithmetic import as_public, scaled, square, times_owned
+from moiety.compile.rules_arithmetic import as_public, product, scaled, square, times_owned
 from moiety.compile.tables import Function, Wanted
 from moiety.errors import UnsupportedOp
 from moiety.mpc.functions import activations
@@ -74,10 +74,10 @@ def divide(call: Call) -> Any:
     x, y = call.args[0], call.args[1]
     if not isinstance(y, Secret):
         if isinstance(y, Owned):
-            return times_owned(call, x, Owned(1 / y.tensor, f"1/({y.name})"))
+            return times_owned(call.builder, x, Owned(1 / y.tensor, f"1/({y.name})"), call.shape, call.bound)
         public = as_public(y)
         inverted = Public(None, tuple(1 / r for r in public.rows)) if public.rows is not None else Public(1 / torch.as_tensor(public.value))
-        return scaled(call, x, inverted)
+        return scaled(call.builder, x, inverted, call.shape, call.bound)
     node = call.node.args[1]
     found = call.builder.range_of(call.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
     margin = 2 * call.builder.options.margin
@@ -85,11 +85,9 @@ def divide(call: Call) -> Any:
         raise UnsupportedOp(f"a division in {call.builder.module} has a divisor calibrated at {found.low:g}; it needs values above zero")
     fraction = call.builder.options.row_fraction
     r = call.builder.table(activations.reciprocal, y, found.low / margin, found.high * margin, fraction, RELATIVE, margin / found.low)
-    if isinstance(x, Owned):
-        return times_owned(call, r, x)
-    if not isinstance(x, Secret):
-        return scaled(call, r, x)
-    return call.builder.multiply(x, r, call.shape, call.bound)
+    if isinstance(x, Secret):
+        return call.builder.multiply(x, r, call.shape, call.bound)
+    return product(call.builder, r, x, call.shape, call.bound)
 
 
 @rule(aten.pow.Tensor_Scalar)
