@@ -89,17 +89,66 @@ def test_queries_of_the_owner() -> None:
     assert compiled(Pool(), heads()).error() < TOLERANCE
 
 
-def test_a_mask_of_weights_is_refused() -> None:
-    class Relative(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bias = nn.Parameter(torch.randn(1, 2, 6, 6))
+class Relative(nn.Module):
+    """A bias of attention that the owner learned, with or without a mask in it."""
 
-        def forward(self, x):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.bias = form, nn.Parameter(torch.randn(1, 2, 6, 6))
+
+    def forward(self, x):
+        mask = torch.ones(6, 6, dtype=torch.bool).tril()
+        if self.form == "bias":
             return F.scaled_dot_product_attention(x, x, x, attn_mask=self.bias)
+        if self.form == "masked bias":
+            return F.scaled_dot_product_attention(x, x, x, attn_mask=self.bias.masked_fill(~mask, -torch.inf))
+        scores = x @ x.transpose(-1, -2) + self.bias
+        return (scores + self.bias.masked_fill(~mask, -3e38)).softmax(-1) @ x
 
-    with pytest.raises(UnsupportedOp, match="owner's weights"):
-        compiled(Relative(), heads())
+
+@pytest.mark.parametrize("form", ["bias", "masked bias", "written out"])
+def test_a_bias_of_weights(form: str) -> None:
+    assert compiled(Relative(form), heads()).error() < TOLERANCE
+
+
+MASK = torch.ones(6, 6, dtype=torch.bool).tril()
+MASKED = {
+    "filled with infinity": lambda s: s.masked_fill(~MASK, -torch.inf),
+    "filled with the least number": lambda s: s.masked_fill(~MASK, torch.finfo(torch.float32).min),
+    "where": lambda s: torch.where(MASK, s, -1e9),
+    "where not": lambda s: torch.where(~MASK, torch.tensor(-torch.inf), s),
+    "sum": lambda s: s + torch.zeros(6, 6).masked_fill(~MASK, -1e9),
+    "sum with a bias": lambda s: s + torch.linspace(-1, 1, 36).reshape(6, 6).masked_fill(~MASK, -torch.inf),
+    "two masks": lambda s: s.masked_fill(~MASK, -torch.inf) + torch.tensor([0.0] * 5 + [-torch.inf]).where(torch.arange(6) > 0, 0.0),
+}
+
+
+@pytest.mark.parametrize("masked", MASKED.values(), ids=MASKED)
+def test_attention_written_out(masked) -> None:
+    """A mask as a sum, a selection or a fill before the softmax."""
+    assert compiled(lambda x: masked(x @ x.transpose(-1, -2) / 2).softmax(-1) @ x, heads()).error() < TOLERANCE
+
+
+def test_what_a_mask_excludes_is_for_a_softmax_alone() -> None:
+    with pytest.raises(UnsupportedOp, match="only a softmax may"):
+        compiled(lambda x: x.masked_fill(x.new_ones(1).bool(), -torch.inf) * 2, heads())
+    with pytest.raises(UnsupportedOp, match="public mask only"):
+        compiled(lambda x: x.masked_fill(x > 0, -torch.inf).softmax(-1), heads())
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax, torch.logsumexp])
+def test_softmax_over_any_axis(function, axis: int) -> None:
+    case = compiled(lambda x: function(x, axis), 3 * torch.randn(4, 5, 6))
+    assert case.error() < 2e-3
+
+
+@pytest.mark.parametrize("reach", [3.0, 100.0, 1000.0])
+def test_softmax_of_far_scores(reach: float) -> None:
+    """Beyond a few hundred the exact maximum is found, and the exponential has a finer level near zero."""
+    x = reach * torch.randn(5, 9)
+    assert compiled(lambda x: x.softmax(-1), x).error() < 2e-3
+    assert compiled(lambda x: x.masked_fill(torch.eye(9)[:5].bool(), -torch.inf).softmax(-1), x).error() < 2e-3
 
 
 def test_a_secret_mask_is_refused_with_the_way_out() -> None:

@@ -75,8 +75,7 @@ def test_in_place_operations_are_functionalised() -> None:
         y += 1
         return y.relu_()
 
-    with pytest.raises(UnsupportedOp, match=r"slice_scatter|select_scatter|copy"):
-        compiled(model, torch.randn(2, 4))
+    assert compiled(model, torch.randn(2, 4)).error() < 1e-3
     assert compiled(plain, torch.randn(2, 4)).error() < 1e-3
 
 
@@ -98,10 +97,15 @@ def test_a_module_may_switch_gradients_off() -> None:
     assert compiled(model, torch.randn(2, 4)).error() < 1e-3
 
 
+class Rounded(nn.Module):
+    def forward(self, x):
+        return torch.floor(x).round()
+
+
 class Strange(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ELU(), nn.Mish())
+        self.inner = nn.Sequential(nn.Linear(4, 4), Rounded())
 
     def forward(self, x):
         return torch.sort(self.inner(x)).values
@@ -111,10 +115,10 @@ def test_all_unsupported_operations_are_listed_with_module_and_line() -> None:
     with pytest.raises(UnsupportedOp) as caught:
         compiled(Strange(), torch.randn(2, 4))
     lines = str(caught.value).splitlines()[1:]
-    assert [line.split()[0].split(".")[1] for line in lines] == ["elu", "mish", "sort"]
+    assert [line.split()[0].split(".")[1] for line in lines] == ["floor", "round", "sort"]
     assert " in inner.1 " in lines[0]
     assert "in the model itself" in lines[2]
-    assert all("test_capture.py" in line or "activation.py" in line for line in lines)
+    assert all("test_capture.py" in line for line in lines)
 
 
 def test_names_of_what_the_owner_evaluates_stay_short() -> None:

@@ -11,28 +11,33 @@ def checked(module: nn.Module, *args: torch.Tensor, **options: object) -> Checke
     return check(lambda: draft(module.eval(), args, **options))
 
 
+class Rounded(nn.Module):
+    def forward(self, x):
+        return x.round()
+
+
 class Strange(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Mish())
+        self.inner = nn.Sequential(nn.Linear(4, 4), Rounded())
 
     def forward(self, x):
         y = torch.fft.rfft(self.inner(x)).real
-        y = nn.functional.linear(y, y)  # no parameter: a rule that refuses, between operations without any
+        y = torch.pow(y, y)  # a rule that refuses, between operations without any
         return torch.sort(y).values
 
 
 def test_all_obstacles_are_found_each_in_its_place() -> None:
     found = checked(Strange(), torch.randn(2, 4)).findings
     names = [finding.what.split(".")[1] for finding in found]
-    assert [names[0], names[1], names[-2], names[-1]] == ["mish", "fft_rfft", "linear", "sort"]
+    assert [names[0], names[1], names[-2], names[-1]] == ["round", "_fft_r2c", "pow", "sort"]
     assert {finding.kind for finding in found} == {OPERATION}
     assert [finding.module for finding in found] == ["inner.1", *[""] * (len(found) - 1)]
     assert found[-1].code == "return torch.sort(y).values"
     assert found[-2].line == found[-1].line - 1
     assert found[-1].file.endswith("test_check.py")
     assert "take max or argmax" in found[-1].advice
-    assert "whose weight is not a parameter" in found[-2].why
+    assert "whose exponent is a tensor" in found[-2].why
 
 
 def test_a_model_that_runs_has_no_findings() -> None:

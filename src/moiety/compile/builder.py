@@ -121,7 +121,15 @@ class Layer:
     lower: Callable[[Owned, Owned | None, float], Secret]
 
 
-Value = Public | Owned | Index | Secret | Square | Layer | tuple[Any, ...]
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """Scores of which only the ``valid`` ones count (booleans that broadcast): what a softmax reads, and nothing else may."""
+
+    x: Secret
+    valid: Public
+
+
+Value = Public | Owned | Index | Secret | Square | Layer | Masked | tuple[Any, ...]
 
 
 class Builder:
@@ -317,7 +325,7 @@ class Builder:
     def in_units(self, x: Secret, low: float, high: float) -> Secret:
         """x, which lies in [low, high], as what a function can be evaluated at: plain, of a positive factor, with room in the ring."""
         x = self.plain(x)
-        if x.factor < 0:
+        if x.factor < 0 or x.fraction < SIGNIFICANT:  # whole numbers have no fraction bits for the place within a cell
             x = self.settled(x)
         excess = math.ceil(math.log2(max(abs(low), abs(high)) / x.unit) - ROOM)
         # a small value's products may have left it more fraction bits than the range has room for

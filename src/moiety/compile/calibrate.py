@@ -6,7 +6,7 @@ within the module), which is the same for every shape of a model: a decode plan 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +15,8 @@ from torch import fx
 
 from moiety.compile.capture import Captured, evaluate
 
-LAYER_NORM = torch.ops.aten.layer_norm.default
-SDPA = torch.ops.aten.scaled_dot_product_attention.default
-
+aten = torch.ops.aten
+SOFTMAX = (aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten._log_softmax.default, aten.logsumexp.default)
 
 LOWEST = -1e4
 """At or below this, an additive attention mask means: this pair does not count."""
@@ -89,14 +88,23 @@ def evaluate_all(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx
             if node.name in given:
                 yield node, "", values[node]
         elif node.op == "call_function":
-            if node.target is SDPA:
-                yield node, "|scores", _scores(node, values)
-            if node.target is LAYER_NORM:
-                yield node, "|variance", values[node.args[0]].var(-1, correction=0)
+            for what, inner in _inside(node, values):
+                yield node, what, inner
             values[node] = evaluate(node, values)
             yield node, "", values[node]
         for dead in last.get(node, ()):
             del values[dead]
+
+
+def _inside(node: fx.Node, values: Mapping[fx.Node, Any]) -> Iterable[tuple[str, Any]]:
+    """What the lowering of an operation needs to know of values inside it, by name."""
+    probe = PROBES.get(node.target)
+    if probe is None:
+        return ()
+    mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    args, kwargs = mapped
+    with torch.no_grad():
+        return list(probe(*args, **kwargs).items())
 
 
 def _placeholder(captured: Captured, name: str, given: Mapping[str, Any]) -> Any:
@@ -122,9 +130,9 @@ def _range(value: Any) -> Range | None:
         return value
     if isinstance(value, tuple | list):
         return next(filter(None, map(_range, value)), None)
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.numel() == 0:
+    if not isinstance(value, torch.Tensor) or value.is_complex() or value.numel() == 0:
         return None
-    low, high = torch.aminmax(value.detach())
+    low, high = torch.aminmax(value.detach() if value.is_floating_point() else value.detach().double())
     return Range(float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
 
 
@@ -133,25 +141,62 @@ def valid_pairs(mask: torch.Tensor) -> torch.Tensor:
     return mask if mask.dtype is torch.bool else mask > LOWEST
 
 
-def _scores(node: fx.Node, values: Mapping[fx.Node, Any]) -> Range:
-    """Range of attention scores that count, and how far below its row's maximum any of them lies."""
-    mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
-    args, kwargs = mapped
-    query, key = args[0], args[1]
-    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-    causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> dict[str, Range]:
     if query.dim() == 4 and key.shape[1] != query.shape[1]:
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scale = kwargs.get("scale")
     scores = query @ key.transpose(-1, -2) * (scale if scale is not None else query.shape[-1] ** -0.5)
     valid = torch.ones(scores.shape, dtype=torch.bool)
-    if causal:
+    if is_causal:
         valid = valid.tril()
-    if mask is not None:
-        valid = valid & valid_pairs(mask)
-        if mask.dtype is not torch.bool:
-            scores = scores + mask.where(valid_pairs(mask), 0.0)
-    top = scores.masked_fill(~valid, -math.inf).amax(-1, keepdim=True)
+    if attn_mask is not None:
+        valid = valid & valid_pairs(attn_mask)
+        if attn_mask.dtype is not torch.bool:
+            scores = scores + attn_mask.where(valid_pairs(attn_mask), 0.0)
+    return {"|scores": _counting(scores, valid, -1)}
+
+
+def _counting(scores: torch.Tensor, valid: torch.Tensor, dim: int) -> Range:
+    """Range of the scores that count, and how far below its row's maximum any of them lies."""
+    top = scores.masked_fill(~valid, -math.inf).amax(dim, keepdim=True)
     spread = (top - scores).masked_fill(~valid, 0).amax()
     seen = scores[valid.expand_as(scores)]
+    if not seen.numel():
+        return Range(0.0, 0.0)
     return Range(float(seen.min()), float(seen.max()), float(spread))
+
+
+def _softmax(x: torch.Tensor, dim: int | list[int], *_: Any, **__: Any) -> dict[str, Range]:
+    axis = dim[0] if isinstance(dim, list) else dim
+    return {"|scores": _counting(x, x > LOWEST, axis)}
+
+
+def _layer_norm(x: torch.Tensor, shape: Sequence[int], *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+    return {"|variance": x.flatten(-len(shape)).var(-1, correction=0)}
+
+
+def _group_norm(x: torch.Tensor, groups: int, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+    return {"|variance": x.reshape(x.shape[0], groups, -1).var(-1, correction=0)}
+
+
+def _instance_norm(x: torch.Tensor, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+    return {"|variance": x.flatten(2).var(-1, correction=0)}
+
+
+PROBES: dict[Any, Callable[..., Mapping[str, Any]]] = {
+    aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys(SOFTMAX, _softmax),
+    aten.layer_norm.default: _layer_norm,
+    aten.group_norm.default: _group_norm,
+    aten.instance_norm.default: _instance_norm,
+}
+"""Operations inside which further values are measured, from the operation's own arguments."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Index, Layer, Options, Owned, Public, Secret, Square, Value
+from moiety.compile.builder import Builder, Index, Layer, Masked, Options, Owned, Public, Secret, Square, Value
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
+from moiety.compile.known import described
 from moiety.compile.plan import Input, Output, State
 from moiety.errors import InputError, PlanError, UnsupportedOp
 
@@ -26,7 +27,11 @@ class Call:
         self.kwargs: Any = fx.map_arg(node.kwargs, lambda n: lowering.values[n])
         made = node.meta.get("val")
         shape = getattr(made[0] if isinstance(made, tuple | list) else made, "shape", ())
-        self.shape: tuple[int, ...] = tuple(int(s) for s in shape)
+        if not all(isinstance(n, int) for n in shape):
+            raise UnsupportedOp(
+                f"{node.target} in {lowering.builder.module}: the size of what it yields depends on data; multiply by a mask"
+            )
+        self.shape: tuple[int, ...] = tuple(shape)
         """Of the result; of several, of the first."""
 
     def arg(self, position: int, name: str = "", default: Any = None) -> Any:
@@ -41,7 +46,20 @@ class Call:
     @property
     def bound(self) -> float:
         """Largest magnitude of the result: calibrated, with margin."""
+        val = self.node.meta["val"]
+        if isinstance(val, torch.Tensor) and val.dtype is torch.bool:
+            return 1.0
         return self.builder.range_of(self.site).bound * self.builder.options.margin
+
+    def dtype(self, position: int) -> torch.dtype:
+        """Type of an argument: masks are booleans, places and counts integers."""
+        node = self.node.args[position]
+        return node.meta["val"].dtype if isinstance(node, fx.Node) else torch.as_tensor(node).dtype
+
+    @property
+    def name(self) -> str:
+        """Name of the operation, without its overload."""
+        return str(self.node.target).split(".")[1]
 
     def input_bound(self) -> float:
         """Largest magnitude of the first argument, with margin."""
@@ -68,6 +86,15 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
         return f
 
     return register
+
+
+TAKES_MASKED: set[Rule] = set()
+
+
+def takes_masked(f: Rule) -> Rule:
+    """Mark a rule that also serves scores of which only some count."""
+    TAKES_MASKED.add(f)
+    return f
 
 
 TAKES_INDEX: set[Rule] = set()
@@ -198,6 +225,10 @@ class Lowering:
                 f"{node.target} in {self.builder.module or 'the model itself'} computes with secret integers, which can only be looked "
                 "up in an embedding; name that input in public=(...) if all parties may know it, else pass it as floats"
             )
+        if any(isinstance(v, Masked) for v in used) and RULES[node.target] not in TAKES_MASKED:
+            raise UnsupportedOp(
+                f"{node.target} in {self.builder.module or 'the model itself'} reads scores that a mask excludes; only a softmax may"
+            )
         return RULES[node.target](Call(self, node))
 
     def _evaluate(self, node: fx.Node) -> Public:
@@ -217,10 +248,10 @@ class Lowering:
             if isinstance(v := self.values[n], Public) and v.rows is not None:
                 raise UnsupportedOp(f"{node.target} in {self.builder.module} mixes weights with the run's position")
         tensor = self._torch(node, lambda v: v.tensor if isinstance(v, Owned) else v.value)
-        described = str(fx.map_arg((node.args, node.kwargs), lambda n: _describe(self.values[n])))
-        if len(described) > 200:  # names of names would double with every residual
-            described = hashlib.sha256(described.encode()).hexdigest()
-        return Owned(tensor, f"{node.target}{described}")
+        text = str(fx.map_arg((node.args, node.kwargs), lambda n: described(self.values[n])))
+        if len(text) > 200:  # names of names would double with every residual
+            text = hashlib.sha256(text.encode()).hexdigest()
+        return Owned(tensor, f"{node.target}{text}")
 
     def _outputs(self, leaves: Any) -> None:
         written = {leaf: name for name, (_, leaf) in self.states.items()}
@@ -235,11 +266,16 @@ class Lowering:
             if leaf in written:
                 self._write(written[leaf], value)
                 continue
-            settled = self.builder.settled(value)
+            dtype = node.meta["val"].dtype if isinstance(node, fx.Node) else torch.float32
+            form = "boolean" if dtype is torch.bool else "fixed" if dtype.is_floating_point else "integer"
+            whole = form != "fixed" and (value.fraction, value.factor) == (0, 1)
+            settled = self.builder.plain(value) if whole else self.builder.settled(value)
             if self.argmax and index == 0:
                 settled = self._place(settled)
             reveal = self.builder.emit("reveal", settled.node)
-            self.builder.outputs.append(Output(f"output {index}", reveal, settled.shape, settled.fraction, OUTPUT_ROOM * settled.bound))
+            self.builder.outputs.append(
+                Output(f"output {index}", reveal, settled.shape, settled.fraction, OUTPUT_ROOM * settled.bound, form)
+            )
             index += 1
 
     def _place(self, x: Secret) -> Secret:
@@ -262,13 +298,4 @@ class Lowering:
 def _is_secret(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(_is_secret(v) for v in value)
-    return isinstance(value, Secret | Index | Square | Layer)
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Owned):
-        return value.name
-    if isinstance(value.value, torch.Tensor):
-        tensor = value.value.contiguous()  # equal bytes of another shape or type are another value
-        return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes()).hexdigest()[:16]
-    return repr(value.value)
+    return isinstance(value, Secret | Index | Square | Layer | Masked)

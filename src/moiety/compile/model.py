@@ -12,11 +12,15 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     program,
     rules_arithmetic,
     rules_attention,
+    rules_compare,
     rules_conv,
     rules_functions,
+    rules_gather,
     rules_nn,
+    rules_norms,
     rules_piecewise,
     rules_pool,
+    rules_powers,
     rules_shape,
 )
 from moiety.compile.builder import Builder, Options

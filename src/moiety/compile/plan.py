@@ -90,6 +90,7 @@ class Output(msgspec.Struct, frozen=True):
     fraction: int
     bound: float
     form: str = "fixed"
+    """What the words stand for: reals (``fixed``), whole numbers (``integer``) or zeros and ones (``boolean``)."""
 
 
 class Lookup(msgspec.Struct, frozen=True, array_like=True):

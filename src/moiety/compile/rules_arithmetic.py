@@ -6,16 +6,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret, Square
-from moiety.compile.lower import Call, aten, rule
+from moiety.compile.builder import ROOM, Builder, Masked, Owned, Public, Secret, Square
+from moiety.compile.calibrate import LOWEST
+from moiety.compile.known import known, reach
+from moiety.compile.lower import Call, aten, rule, takes_masked
+from moiety.compile.masked import excluded, only_softmax
+from moiety.errors import UnsupportedOp
 
 PUBLIC_FRACTION = 14
 """Fraction bits of public factors (rotary angles, scales) that are not integers."""
 
 
 @rule(aten.add.Tensor, aten.add.Scalar)
-def add(call: Call) -> Secret:
-    """Sum with a secret, an owned or a public operand."""
+@takes_masked
+def add(call: Call) -> Any:
+    """Sum with a secret, an owned or a public operand; what pushes scores of a softmax far down says which do not count."""
+    x, y = call.args[:2] if isinstance(call.args[0], Secret | Masked) else call.args[1::-1]
+    if isinstance(x, Masked) or (not isinstance(y, Secret | Masked) and reach(y) >= -LOWEST and only_softmax(call.node)):
+        return _masked_sum(call, x, y)
     return added(call.builder, call.args[0], call.args[1], call.shape, call.bound, call.arg(2, "alpha", 1))
 
 
@@ -43,18 +51,29 @@ def negative(b: Builder, x: Secret) -> Secret:
     return replace(x, node=b.emit("negate", x.node))
 
 
+def _masked_sum(call: Call, x: Any, y: Any) -> Masked:
+    """Scores plus a bias whose lowest entries exclude pairs. Which those are becomes public, even where the owner made the bias."""
+    if isinstance(y, Secret | Masked):
+        raise UnsupportedOp(f"{call.node.target} in {call.builder.module} adds a secret to scores that a mask excludes")
+    scores = x.x if isinstance(x, Masked) else x
+    bias = known("bias of kept", lambda v: v.where(v > LOWEST, 0.0), y)
+    if reach(bias):
+        scores = added(call.builder, scores, bias, call.shape, scores.bound + reach(bias))
+    return excluded(replace(x, x=scores) if isinstance(x, Masked) else scores, known("kept", lambda v: v > LOWEST, y))
+
+
 def added(b: Builder, x: Any, y: Any, shape: tuple[int, ...], bound: float, sign: float = 1.0) -> Secret:
     """x + sign * y for any mixture of secret and other operands, one of them secret; the sum is within ``bound``."""
     if isinstance(y, Secret) and sign != 1:
         y = scaled(b, y, sign, y.shape, y.bound * abs(sign))
     elif sign != 1:
-        y = _negated(y, sign)
+        y = known(f"{sign}*", lambda value: sign * value, y)
     if not isinstance(x, Secret):
         x, y = y, x
     if isinstance(y, Secret):
         first, second = aligned(b, x, y)
         return replace(first, node=b.emit("add", first.node, second.node), shape=shape, bound=bound)
-    first = _with_room(b, b.plain(x), bound)
+    first = with_room(b, _fine_enough(b, b.plain(x), y, bound), bound)
     if isinstance(y, Owned):
         node = b.emit("add", first.node, b.weight(y, first.fraction, packed=False, factor=first.factor))
     else:
@@ -62,7 +81,14 @@ def added(b: Builder, x: Any, y: Any, shape: tuple[int, ...], bound: float, sign
     return replace(first, node=node, shape=shape, bound=bound)
 
 
-def _with_room(b: Builder, x: Secret, bound: float) -> Secret:
+def _fine_enough(b: Builder, x: Secret, y: Any, bound: float) -> Secret:
+    """x at a fraction at which y can be encoded: whole numbers have none."""
+    fraction = b.activation_fraction(bound)
+    whole = x.factor == 1 and x.fraction >= 0 and not isinstance(y, Owned) and _public_fraction(as_public(y)) == 0
+    return x if whole or x.fraction + np.log2(1 / x.factor) >= fraction else b.settled(x, fraction)
+
+
+def with_room(b: Builder, x: Secret, bound: float) -> Secret:
     """x at a fraction at which a sum within ``bound`` stays in the ring: a small value may have more bits than its summand has room for."""
     return b.rescaled(x, min(ROOM, int(np.floor(ROOM - np.log2(max(bound, 1e-9) / x.factor)))))
 
@@ -83,15 +109,6 @@ def aligned(b: Builder, x: Secret, y: Secret) -> tuple[Secret, Secret]:
 def as_public(value: Any) -> Public:
     """A number or a tensor as a value that everybody knows."""
     return value if isinstance(value, Public) else Public(value)
-
-
-def _negated(value: Any, sign: float) -> Any:
-    if isinstance(value, Owned):
-        return Owned(sign * value.tensor, f"{sign}*({value.name})")
-    value = as_public(value)
-    if value.rows is not None:
-        return Public(None, tuple(sign * row for row in value.rows))
-    return Public(sign * value.value)
 
 
 @rule(aten.mul.Tensor, aten.mul.Scalar)
@@ -176,11 +193,11 @@ def square(call: Call) -> Any:
     return Square(x) if _only_mean(call) else call.builder.multiply(x, x, call.shape, call.bound)
 
 
-@rule(aten.mean.dim, aten.sum.dim_IntList)
+@rule(aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default)
 def total(call: Call) -> Secret:
     """Sum or mean over axes: local; the mean is a factor of the value."""
     x, b = call.args[0], call.builder
-    mean = call.node.target is aten.mean.dim
+    mean = call.name == "mean"
     if isinstance(x, Square):
         inner = b.plain(x.x)
         inner = _room_for_square(call, inner)

@@ -1,15 +1,18 @@
 """Lowering of softmax and attention."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Index, Owned, Public, Secret
-from moiety.compile.calibrate import valid_pairs
-from moiety.compile.lower import Call, aten, rule
-from moiety.compile.rules_functions import RELATIVE
+from moiety.compile.builder import ROOM, Builder, Index, Masked, Owned, Public, Secret
+from moiety.compile.calibrate import Range, valid_pairs
+from moiety.compile.known import known, reach
+from moiety.compile.lower import Call, aten, rule, takes_masked
+from moiety.compile.rules_arithmetic import added, negative
+from moiety.compile.rules_functions import LOGARITHM
+from moiety.compile.rules_powers import RELATIVE
 from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Wanted
 from moiety.errors import InputError, UnsupportedOp
@@ -17,15 +20,67 @@ from moiety.mpc.functions import activations
 
 
 @rule(aten.softmax.int, aten._softmax.default)
+@takes_masked
 def softmax(call: Call) -> Secret:
-    """Softmax over the last axis."""
-    x = call.builder.plain(call.args[0])
-    if call.args[1] % len(x.shape) != len(x.shape) - 1:
-        raise UnsupportedOp(f"softmax over an inner axis in {call.builder.module}; move the axis last")
-    low, high = call.input_range()
-    weights, inverse = _exponentials(call.builder, x, None, max(abs(low), abs(high)), high - low)
-    weights = call.builder.rescaled(weights, 16)
-    return call.builder.multiply(weights, inverse, call.shape, 1.5)
+    """Softmax over one axis, of the scores that a public mask lets count."""
+    b, (x, mask) = call.builder, _scores(call)
+    found = b.range_of(call.site + "|scores")
+    sums = _exponentials(b, x, mask, found)
+    weights = b.multiply(b.rescaled(sums.terms, 16), sums.reciprocal(b), x.shape, 1.5)
+    return _axis_back(b, weights, call.shape, _axis(call.args[1], len(call.shape)))
+
+
+@rule(aten.log_softmax.int, aten._log_softmax.default)
+@takes_masked
+def log_softmax(call: Call) -> Secret:
+    """x - c - log(sum exp(x - c)) over one axis; where a mask excludes it is minus infinity, which has no private form."""
+    b, (x, mask) = call.builder, _scores(call)
+    if mask is not None:
+        raise UnsupportedOp(f"log_softmax in {b.module} is minus infinity where its mask excludes; take softmax")
+    found = b.range_of(call.site + "|scores")
+    sums = _exponentials(b, x, mask, found)
+    below = replace(x, node=b.emit("subtract", sums.top, x.node), bound=(found.spread + MOST_STEP) * b.options.margin)
+    return _axis_back(
+        b, negative(b, added(b, below, sums.logarithm(b), x.shape, call.bound)), call.shape, _axis(call.args[1], len(call.shape))
+    )
+
+
+@rule(aten.logsumexp.default)
+@takes_masked
+def logsumexp(call: Call) -> Secret:
+    """c + log(sum exp(x - c)) over one axis."""
+    b, (x, mask) = call.builder, _scores(call)
+    sums = _exponentials(b, x, mask, b.range_of(call.site + "|scores"))
+    kept = (*x.shape[:-1], 1)
+    total = added(b, replace(x, node=sums.top, shape=kept), sums.logarithm(b), kept, call.bound)
+    total = _axis_back(b, total, kept, _axis(call.args[1], len(kept)))
+    return replace(total, node=b.emit("reshape", total.node, shape=call.shape), shape=call.shape)
+
+
+def _scores(call: Call) -> tuple[Secret, Public | None]:
+    """What a softmax reads, its axis last, and which of it counts."""
+    b, given = call.builder, call.args[0]
+    x, valid = (given.x, given.valid) if isinstance(given, Masked) else (given, None)
+    x, axis = b.plain(x), _axis(call.args[1], len(given.x.shape if isinstance(given, Masked) else given.shape))
+    if axis != len(x.shape) - 1 and valid is not None:
+        shape = x.shape
+        spread_out = known("axis last", lambda v: torch.broadcast_to(v, shape).transpose(axis, -1), valid)
+        valid = spread_out if isinstance(spread_out, Public) else None
+    x = _axis_back(b, x, x.shape, axis)
+    return x, None if valid is None else _counting(valid, x.shape)
+
+
+def _axis(dim: Any, rank: int) -> int:
+    return int(dim[0] if isinstance(dim, list | tuple) else dim) % rank
+
+
+def _axis_back(b: Builder, x: Secret, shape: tuple[int, ...], dim: int) -> Secret:
+    """x with one axis and the last exchanged; ``shape``: before or after."""
+    dims = list(range(len(shape)))
+    dims[dim], dims[-1] = dims[-1], dims[dim]
+    if dims == sorted(dims):
+        return x
+    return replace(x, node=b.emit("permute", x.node, dims=tuple(dims)), shape=tuple(x.shape[d] for d in dims))
 
 
 @rule(aten.scaled_dot_product_attention.default)
@@ -46,12 +101,13 @@ def attention(call: Call) -> Secret:
     shape = (*q.shape[:-1], k.shape[-2])
     scores = b.multiply(q, swapped, shape, found.bound * b.options.margin / scale, "matmul")
     scores = _biased(call, replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin))
-    weights, inverse = _exponentials(b, scores, _mask(call, shape), found.bound, found.spread)
+    sums = _exponentials(b, scores, _mask(call, shape), found)
+    weights = sums.terms
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
     # one word a row gives up the bits that would leave the layer behind no room, so that the values themselves need no truncation
     mixed = b.settled(mixed)
     room = ROOM - mixed.fraction - b.options.weight_fraction - 4 - np.log2(v.bound * 1.1 + 1e-9)
-    inverse = b.rescaled(inverse, max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
+    inverse = b.rescaled(sums.reciprocal(b), max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
     return b.multiply(mixed, inverse, call.shape, v.bound * 1.1)
 
 
@@ -63,84 +119,114 @@ def _repeat_heads(b: Builder, x: Secret, heads: int) -> Secret:
 
 
 def _biased(call: Call, scores: Secret) -> Secret:
-    """Scores plus what a public float mask adds to the pairs that count (relative positions, for instance)."""
+    """Scores plus what a float mask adds to the pairs that count (relative positions, for instance)."""
     mask = call.arg(3, "attn_mask")
-    rows = () if not isinstance(mask, Public) else mask.rows if mask.rows is not None else (mask.value,)
-    added = [row.where(valid_pairs(row), 0.0) for row in rows if row.dtype is not torch.bool]
-    if not any(bool(row.any()) for row in added):
+    if not isinstance(mask, Public | Owned):
         return scores
-    bias = Public(added[0]) if mask.rows is None else Public(None, tuple(added))
-    node = call.builder.emit("add_public", scores.node, call.builder.encoded(bias, scores.fraction, scores.factor))
-    return replace(scores, node=node)
+    bias = known("bias of kept", lambda m: m.new_zeros(()).float() if m.dtype is torch.bool else m.where(valid_pairs(m), 0.0), mask)
+    return added(call.builder, scores, bias, scores.shape, scores.bound) if reach(bias) else scores
 
 
 def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
-    """Which pairs count, as public zeros and ones; None when all do."""
+    """Which pairs count, as public zeros and ones; None when all do. Of a mask made of weights that much becomes public."""
     mask, causal = call.arg(3, "attn_mask"), call.arg(5, "is_causal", False)
-    if isinstance(mask, Owned):
-        raise UnsupportedOp(
-            f"the attention mask in {call.builder.module} is made of the owner's weights; only a public one has a private form"
-        )
     if isinstance(mask, Secret | Index):
         raise InputError(f"the attention mask in {call.builder.module} depends on a secret; name it in deploy(..., public=(...))")
     if causal:
         return Public(torch.ones((*(1 for _ in shape[:-2]), *shape[-2:]), dtype=torch.bool).tril())
     if mask is None:
         return None
-
-    def valid(m: Any) -> Any:
-        alike = m.dim() == 2 or all(n == 1 for n in m.shape[:-2])  # the same for every head and example: kept once
-        return torch.broadcast_to(valid_pairs(m), (*(1 for _ in shape[:-2]), *shape[-2:]) if alike else shape)
-
-    if mask.rows is not None:
-        return Public(None, tuple(valid(row) for row in mask.rows))
-    made = valid(mask.value)
-    return None if bool(made.all()) else Public(made)
+    valid = known("valid pairs", valid_pairs, mask)
+    return _counting(Public(valid.tensor) if isinstance(valid, Owned) else valid, shape)
 
 
-def _exponentials(b: Builder, x: Secret, mask: Public | None, bound: float, spread: float) -> tuple[Secret, Secret]:
-    """exp(x - c) under the mask, and the reciprocal of its row sums, for c within one step of the row's maximum."""
-    step_bits = max(0, int(np.ceil(np.log2(max(bound, x.unit) * b.options.margin / 62.0 / x.unit))))
-    step = x.unit * 2.0**step_bits
+def _counting(valid: Public, shape: tuple[int, ...]) -> Public | None:
+    """A mask of scores of this shape, kept once where it is the same for every head and example; None when all count."""
+
+    def spread_out(m: torch.Tensor) -> torch.Tensor:
+        alike = m.dim() <= 2 or all(n == 1 for n in m.shape[:-2])
+        return torch.broadcast_to(m, (*(1 for _ in shape[:-2]), *shape[-2:]) if alike and len(shape) > 1 else shape)
+
+    made = known("mask", spread_out, valid)
+    return made if isinstance(made, Public) and (made.rows is not None or not bool(made.value.all())) else None
+
+
+class _Sums(NamedTuple):
+    """exp(x - c) under the mask and its sum over the last axis; ``top``: c, within one step of the row's maximum."""
+
+    top: int
+    terms: Secret
+    total: Secret
+    least: float
+    """What no sum is below."""
+
+    def reciprocal(self, b: Builder) -> Secret:
+        """Of the sum of each row."""
+        low, high = self._ends()
+        return b.table(activations.reciprocal, self.total, low, high, b.options.row_fraction, RELATIVE, 1.1 / self.least)
+
+    def logarithm(self, b: Builder) -> Secret:
+        """Of the sum of each row."""
+        low, high = self._ends()
+        bound = max(abs(np.log(low)), abs(np.log(high)))
+        return b.table(activations.log, self.total, low, high, b.options.table_fraction, LOGARITHM, float(bound))
+
+    def _ends(self) -> tuple[float, float]:
+        return self.least * 0.98, self.terms.shape[-1] * self.terms.bound * 1.01
+
+
+def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range) -> _Sums:
     valid = [] if mask is None else [b.encoded(mask, 0)]
-    top = _top(b, x, mask, valid, step_bits)
-    lowered = replace(x, node=b.emit("subtract", x.node, top))
-    if valid:  # pairs that do not count are looked up at zero, inside the table, and then multiplied by zero
-        lowered = replace(lowered, node=b.emit("multiply_public", lowered.node, valid[0], fraction=0))
-    e = _puma_exp(b, lowered, step) if b.variant("softmax") == "puma" else _exp_table(b, lowered, step, spread)
+    top, step = _top(b, x, mask, valid, found.bound)
+    puma = b.variant("softmax") == "puma"
+    below = b.emit("subtract", *((x.node, top) if puma else (top, x.node)))
+    kept = b.emit("multiply_public", below, valid[0], fraction=0) if valid else below
+    # pairs that do not count are looked up at zero, inside the table, and then multiplied by zero
+    e = (_puma_exp if puma else _exp_table)(b, replace(x, node=kept), step, found.spread)
     if valid:
         e = replace(e, node=b.emit("multiply_public", e.node, valid[0], fraction=0))
     axis = len(x.shape) - 1
     total = replace(e, node=b.emit("total", e.node, axes=(axis,), keepdims=True), shape=(*x.shape[:-1], 1))
-    least, most = float(np.exp(-step)) * e.bound / float(np.exp(step)), x.shape[-1] * e.bound
-    inverse = b.table(activations.reciprocal, total, least * 0.98, most * 1.01, b.options.row_fraction, RELATIVE, 1.1 / least)
-    return e, inverse
+    return _Sums(top, e, total, float(np.exp(-step)) * e.bound / float(np.exp(step)))
 
 
-def _exp_table(b: Builder, x: Secret, step: float, spread: float) -> Secret:
-    """exp of values up to ``step`` by table; the range below follows from the calibrated spread of a row."""
-    low = -(spread * b.options.margin + 2 * step + 1)
+def _exp_table(b: Builder, below: Secret, step: float, spread: float) -> Secret:
+    """exp of what lies at most ``step`` above zero, by a table of how far it lies below: its levels are finest at the low end."""
+    high = spread * b.options.margin + 2 * step + 1
     wanted = Wanted(2.0**-11, float(np.exp(-step)))
-    return b.table(activations.exp, x, low, step, b.options.table_fraction, wanted, float(np.exp(step)))
+    return b.table(activations.decay, below, -step, high, b.options.table_fraction, wanted, float(np.exp(step)))
 
 
 PUMA_SQUARINGS = 8
 
 
-def _puma_exp(b: Builder, x: Secret, step: float) -> Secret:
+def _puma_exp(b: Builder, x: Secret, step: float, spread: float) -> Secret:
     """PUMA's exponential needs values that are not positive: all of a row move down by one step, which softmax does not see."""
     x = b.settled(x)
     down = b.emit("add_public", x.node, b.encoded(Public(-step), x.fraction))
     return Secret(b.emit("puma_neg_exp", down, t=PUMA_SQUARINGS), x.shape, x.fraction, 1.0)
 
 
-def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], step_bits: int) -> int:
-    """Row maxima. A mask that moves with the position must not change sizes: its excluded places are set to the lowest value."""
-    reach = 62 * x.unit * 2.0**step_bits
+MOST_STEP = 8.0
+"""Above a step of exp(8) = 3000 the exact maximum is found, for more bits and rounds."""
+
+
+def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: float) -> tuple[int, float]:
+    """Row maxima and the step within which they are found. A mask that moves with the position must not change sizes: its excluded
+    places are set to the lowest value."""
+    step_bits = max(0, int(np.ceil(np.log2(max(bound, x.unit) * b.options.margin / 62.0 / x.unit))))
+    step = x.unit * 2.0**step_bits
     kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
-    b.check(kept, -reach, reach)
-    if mask is None or mask.rows is None:
-        return b.emit("row_max", x.node, *valid, step_bits=step_bits)
-    floor = np.uint64(-(64 << step_bits) & (2**64 - 1))
-    lowest = b.constant(np.stack([(~row).numpy().astype(np.uint64) * floor for row in mask.rows]), by_position=True)
-    return b.emit("row_max", b.emit("add_public", kept.node, lowest), step_bits=step_bits)
+    b.check(kept, -62 * step, 62 * step)
+    if step <= MOST_STEP and (mask is None or mask.rows is None):
+        return b.emit("row_max", x.node, *valid, step_bits=step_bits), step
+    lowered = kept.node
+    if mask is not None:
+        floor = np.uint64(-(64 << step_bits) & (2**64 - 1))
+        rows = [(~row).numpy().astype(np.uint64) * floor for row in ([mask.value] if mask.rows is None else mask.rows)]
+        lowest = b.constant(rows[0]) if mask.rows is None else b.constant(np.stack(rows), by_position=True)
+        lowered = b.emit("add_public", kept.node, lowest)
+    if step <= MOST_STEP:
+        return b.emit("row_max", lowered, step_bits=step_bits), step
+    exact = b.emit("largest", lowered, bits=min(64, step_bits + 9))
+    return b.emit("reshape", exact, shape=(*x.shape[:-1], 1)), x.unit

@@ -1,143 +1,148 @@
-"""Lowering of functions of one secret: powers, quotients, and whatever a table serves."""
+"""Lowering of smooth functions of one secret, by table or in a chosen variant."""
 
 import math
 from typing import Any
 
 import numpy as np
-import torch
 
-from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
+from moiety.compile import tables
+from moiety.compile.builder import Secret
 from moiety.compile.lower import Call, aten, rule
-from moiety.compile.rules_arithmetic import as_public, product, scaled, square, times_owned
+from moiety.compile.plan import Lookup
+from moiety.compile.rules_arithmetic import scaled
+from moiety.compile.rules_piecewise import combined, positive_part
+from moiety.compile.rules_powers import positive_range
 from moiety.compile.tables import Function, Wanted
 from moiety.errors import UnsupportedOp
 from moiety.mpc.functions import activations
-from moiety.mpc.functions.puma_root import root_fraction
 
 ACTIVATION = Wanted(2.0**-10.75)
 """With the truncation of what comes in and goes out, an activation stays within 2^-10."""
+EXPONENTIAL = Wanted(2.0**-11, 2.0**-8)
+GROWING = Wanted(2.0**-11, 1.0)
+"""Absolute near zero, relative where the function is large."""
 
-RELATIVE = Wanted(2.0**-11.8, 0.0)
-
-
-def _positive_range(call: Call) -> tuple[float, float]:
-    """Calibrated ends of the first argument, which must be positive, widened by the margin at both ends."""
-    low, high = call.input_range()
-    margin = 2 * call.builder.options.margin
-    if low <= 0:
-        raise UnsupportedOp(f"{call.node.target} in {call.builder.module} was calibrated at {low:g}; it needs values above zero")
-    return low / margin, high * margin
-
-
-@rule(aten.rsqrt.default)
-def inverse_root(call: Call) -> Secret:
-    """1/sqrt(x) of positive values, by table or in the chosen variant."""
-    b = call.builder
-    return inverse_roots(b, call.args[0], *_positive_range(call), b.options.row_fraction, call.bound * b.options.margin)
-
-
-def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int, bound: float) -> Secret:
-    """1/sqrt(x) for x in [low, high]: by table at ``fraction``, or in the variant that this layer chose."""
-    if b.variant("rsqrt") == "exact":
-        return b.table(activations.rsqrt, x, low, high, fraction, RELATIVE, bound)
-    x = b.in_units(x, low, high)
-    b.check(x, low, high)
-    top = min(ROOM, max(2, math.ceil(math.log2(high / x.unit))))
-    least = max(0, min(top - 2, math.floor(math.log2(low / x.unit))))
-    node = b.emit("puma_rsqrt", x.node, low=least, high=top)
-    return Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
-
-
-@rule(aten.sqrt.default)
-def root(call: Call) -> Secret:
-    """sqrt(x), by table."""
-    x = call.builder.plain(call.args[0])
-    low, high = call.input_range()
-    margin = 2 * call.builder.options.margin
-    wanted = Wanted(2.0**-12, max(high, 1e-6) ** 0.5 * 2.0**-8)
-    return call.builder.table(
-        activations.sqrt, x, max(low / margin, 1e-9), high * margin, call.builder.options.table_fraction, wanted, call.bound
-    )
-
-
-@rule(aten.reciprocal.default)
-def inverse(call: Call) -> Secret:
-    """1/x of positive values, by table."""
-    b = call.builder
-    low, high = _positive_range(call)
-    return b.table(activations.reciprocal, call.args[0], low, high, b.options.row_fraction, RELATIVE, call.bound * b.options.margin)
-
-
-@rule(aten.div.Tensor, aten.div.Scalar)
-def divide(call: Call) -> Any:
-    """Quotient; a secret divisor is positive and looked up."""
-    x, y = call.args[0], call.args[1]
-    if not isinstance(y, Secret):
-        if isinstance(y, Owned):
-            return times_owned(call.builder, x, Owned(1 / y.tensor, f"1/({y.name})"), call.shape, call.bound)
-        public = as_public(y)
-        inverted = Public(None, tuple(1 / r for r in public.rows)) if public.rows is not None else Public(1 / torch.as_tensor(public.value))
-        return scaled(call.builder, x, inverted, call.shape, call.bound)
-    node = call.node.args[1]
-    found = call.builder.range_of(call.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
-    margin = 2 * call.builder.options.margin
-    if found.low <= 0:
-        raise UnsupportedOp(f"a division in {call.builder.module} has a divisor calibrated at {found.low:g}; it needs values above zero")
-    fraction = call.builder.options.row_fraction
-    r = call.builder.table(activations.reciprocal, y, found.low / margin, found.high * margin, fraction, RELATIVE, margin / found.low)
-    if isinstance(x, Secret):
-        return call.builder.multiply(x, r, call.shape, call.bound)
-    return product(call.builder, r, x, call.shape, call.bound)
-
-
-@rule(aten.pow.Tensor_Scalar)
-def power(call: Call) -> Any:
-    """Powers 2, 3, 0.5 and -0.5."""
-    x, exponent = call.args
-    match exponent:
-        case 2:
-            return square(call)
-        case 3:
-            second = call.builder.multiply(x, x, call.shape, call.bound ** (2 / 3))
-            return call.builder.multiply(call.builder.settled(second), x, call.shape, call.bound)
-        case 0.5:
-            return root(call)
-        case -0.5:
-            return inverse_root(call)
-    raise UnsupportedOp(f"power {exponent} in {call.builder.module}; 2, 3, 0.5 and -0.5 have a private form")
-
-
-FUNCTIONS: dict[Any, tuple[str, Function]] = {
-    aten.silu.default: ("silu", activations.silu),
-    aten.tanh.default: ("tanh", activations.tanh),
-    aten.sigmoid.default: ("sigmoid", activations.sigmoid),
-    aten.softplus.default: ("softplus", activations.softplus),
-    aten.exp.default: ("exp", activations.exp),
+FUNCTIONS: dict[Any, tuple[str, Function, Wanted]] = {
+    aten.silu.default: ("silu", activations.silu, ACTIVATION),
+    aten.tanh.default: ("tanh", activations.tanh, ACTIVATION),
+    aten.sigmoid.default: ("sigmoid", activations.sigmoid, ACTIVATION),
+    aten.exp.default: ("exp", activations.exp, EXPONENTIAL),
+    aten.exp2.default: ("exp2", activations.base(2.0), EXPONENTIAL),
+    aten.expm1.default: ("expm1", activations.expm1, GROWING),
+    aten.sinh.default: ("sinh", np.sinh, GROWING),
+    aten.cosh.default: ("cosh", np.cosh, GROWING),
+    aten.atan.default: ("atan", np.arctan, ACTIVATION),
+    aten.asinh.default: ("asinh", np.arcsinh, ACTIVATION),
+    aten.erf.default: ("erf", activations.erf, ACTIVATION),
+    aten.erfc.default: ("erfc", activations.erfc, ACTIVATION),
+    aten.mish.default: ("mish", activations.mish, ACTIVATION),
+    aten.log_sigmoid.default: ("log_sigmoid", activations.log_sigmoid, ACTIVATION),
 }
 
 
 @rule(*FUNCTIONS)
 def activation(call: Call) -> Secret:
     """A smooth function by table, or the chosen variant."""
-    name, f = FUNCTIONS[call.node.target]
-    if name == "softplus" and call.arg(1, "beta", 1) != 1:
-        raise UnsupportedOp(f"softplus in {call.builder.module} with beta {call.arg(1, 'beta')}; only beta 1 has a private form")
-    return _activation(call, name, f)
+    return _activation(call, *FUNCTIONS[call.node.target])
 
 
 @rule(aten.gelu.default)
 def gelu(call: Call) -> Secret:
     """GeLU in the form that the model asks for."""
-    return _activation(call, "gelu", activations.gelu_tanh if call.kwargs.get("approximate") == "tanh" else activations.gelu)
+    f = activations.gelu_tanh if call.kwargs.get("approximate") == "tanh" else activations.gelu
+    return _activation(call, "gelu", f, ACTIVATION)
 
 
-def _activation(call: Call, name: str, f: Function) -> Secret:
+@rule(aten.softplus.default)
+def softplus(call: Call) -> Secret:
+    """log(1 + exp(beta x)) / beta."""
+    beta = float(call.arg(1, "beta", 1))
+    return _activation(call, "softplus", activations.softplus if beta == 1 else activations.softplus_of(beta), ACTIVATION)
+
+
+@rule(aten.celu.default)
+def celu(call: Call) -> Secret:
+    """x above zero, alpha (exp(x / alpha) - 1) below."""
+    return _activation(call, "celu", activations.celu(float(call.arg(1, "alpha", 1.0))), ACTIVATION)
+
+
+@rule(aten.elu.default)
+def elu(call: Call) -> Secret:
+    """scale * x above zero, scale * alpha (exp(x) - 1) below: a smooth table, and where it has a kink a share of max(x, 0)."""
+    alpha, scale, inner = (float(call.arg(i, name, 1.0)) for i, name in ((1, "alpha"), (2, "scale"), (3, "input_scale")))
+    if inner != 1:
+        raise UnsupportedOp(f"elu in {call.builder.module} with input_scale {inner}; only 1 has a private form")
+    b, smooth = call.builder, _activation(call, "elu", activations.elu, ACTIVATION)
+    if alpha == 1:
+        return scaled(b, smooth, scale, call.shape, call.bound)
+    part = positive_part(b, call.args[0])
+    return combined(b, b.settled(smooth, part.fraction), part, (scale * alpha, scale * (1 - alpha)), call.bound)
+
+
+@rule(aten.pow.Scalar)
+def exponential(call: Call) -> Secret:
+    """A positive number to the power of a secret."""
+    number = float(call.args[0])
+    if number <= 0:
+        raise UnsupportedOp(f"a power of {number:g} in {call.builder.module}; the base of a secret exponent must be positive")
+    return _by_table(call, call.args[1], call.input_range(1), activations.base(number), EXPONENTIAL)
+
+
+def _activation(call: Call, name: str, f: Function, wanted: Wanted) -> Secret:
     b, x = call.builder, call.args[0]
     if b.variant(name) != "exact":
         x = b.settled(x)
         return Secret(b.emit(f"{b.variant(name)}_{name}", x.node), x.shape, x.fraction, call.bound)
-    low, high = call.input_range()
+    return _by_table(call, x, call.input_range(), f, wanted)
+
+
+def _by_table(call: Call, x: Secret, ends: tuple[float, float], f: Function, wanted: Wanted) -> Secret:
+    b, (low, high) = call.builder, ends
     width = (b.options.margin - 1) * max(high - low, abs(low), abs(high), 1.0)
     bound = float(np.abs(f(np.linspace(low - width, high + width, 257))).max())
-    wanted = Wanted(2.0**-11, 2.0**-8) if name == "exp" else ACTIVATION
     return b.table(f, x, low - width, high + width, b.options.table_fraction, wanted, max(bound, 1.0))
+
+
+LOGARITHM = Wanted(2.0**-12)
+LOGARITHMS: dict[Any, float] = {aten.log.default: 1.0, aten.log2.default: 1 / math.log(2), aten.log10.default: 1 / math.log(10)}
+
+
+@rule(*LOGARITHMS)
+def logarithm(call: Call) -> Secret:
+    """A logarithm of positive values, within 2^-12 of that of what the input's own resolution makes of them."""
+    b, (low, high) = call.builder, positive_range(call)
+    bound = max(abs(math.log(low)), abs(math.log(high)))
+    found = b.table(activations.log, call.args[0], low, high, b.options.table_fraction, LOGARITHM, bound)
+    factor = LOGARITHMS[call.node.target]
+    return found if factor == 1 else scaled(b, found, factor, call.shape, call.bound)
+
+
+@rule(aten.log1p.default)
+def log1p(call: Call) -> Secret:
+    """log(1 + x) for x above -1."""
+    b, (low, high), margin = call.builder, call.input_range(), 2 * call.builder.options.margin
+    if low <= -1:
+        raise UnsupportedOp(f"log1p in {b.module} was calibrated at {low:g}; it needs values above -1")
+    low, high = (1 + low) / margin - 1, (1 + high) * margin - 1
+    bound = max(abs(math.log1p(low)), abs(math.log1p(high)), 2.0**-6)
+    return b.table(activations.log1p, call.args[0], low, high, b.options.table_fraction, LOGARITHM, bound)
+
+
+PERIODIC: dict[Any, Function] = {aten.sin.default: activations.sine, aten.cos.default: activations.cosine}
+TURN_BITS = 18
+"""Resolution of an angle, in fractions of a turn."""
+
+
+@rule(*PERIODIC)
+def periodic(call: Call) -> Secret:
+    """Sine and cosine of any angle: in turns, a table of one period wraps where the function does."""
+    b, f = call.builder, PERIODIC[call.node.target]
+    x = b.plain(call.args[0])
+    shift = TURN_BITS + max(0, math.ceil(math.log2(max(x.bound, 2.0**-6) / x.factor)))
+    x = b.rescaled(x, max(0, 60 - shift))
+    turns = b.emit("scale", x.node, factor=round(x.factor / (2 * math.pi) * 2.0**shift), fraction=shift)
+    choice = tables.periodic(f, x.fraction + shift, b.options.table_fraction)
+    b.lookups.append(Lookup(b.module, f.__name__, -x.bound, x.bound, choice.error))
+    [level] = choice.levels
+    node = b.emit("table", turns, b.constant(level.table.coefficients), windows=tuple(level.window), fraction=b.options.table_fraction)
+    return Secret(node, x.shape, b.options.table_fraction, 1.0)

@@ -1,26 +1,25 @@
 """Lowering of layers: linear, embedding, norms."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from moiety.compile.builder import ROOM, Index, Layer, Owned, Public, Secret
-from moiety.compile.lower import Call, _describe, aten, rule, takes_index
-from moiety.compile.plan import Input
-from moiety.compile.rules_arithmetic import times_owned
-from moiety.compile.rules_functions import inverse_roots
-from moiety.compile.rules_shape import as_secret
+from moiety.compile.builder import Builder, Index, Layer, Owned, Public, Secret
+from moiety.compile.known import described, known, reach
+from moiety.compile.lower import Call, aten, rule, takes_index
+from moiety.compile.rules_arithmetic import added, scaled, times_owned
+from moiety.compile.rules_shape import as_secret, one_hot_input
 from moiety.errors import InputError, UnsupportedOp
 
 
 @rule(aten.linear.default)
 def linear(call: Call) -> Secret | Layer:
-    """A linear layer with weights of the model owner."""
+    """A linear layer; its weights are the model owner's, or a secret like any other."""
     x, w, bias = call.args[0], as_owned(call.args[1]), as_owned(call.arg(2, "bias"))
-    if not isinstance(w, Owned) or isinstance(bias, Secret):
-        raise UnsupportedOp(f"a linear layer in {call.builder.module} whose weight is not a parameter of the model")
+    if not isinstance(x, Secret) or not isinstance(w, Owned) or isinstance(bias, Secret):
+        return _affine_map(call, x, _turned(call.builder, w), bias)
 
     def lower(w: Owned, bias: Owned | None, bound: float) -> Secret:
         return _linear(call, x, Owned(w.tensor.T, f"{w.name}.T"), bias, bound)
@@ -30,32 +29,81 @@ def linear(call: Call) -> Secret | Layer:
     return lower(w, bias, call.bound)
 
 
-@rule(aten.addmm.default)
-def addmm(call: Call) -> Secret:
-    """The functional form of a linear layer."""
-    bias, x, w = as_owned(call.args[0]), call.args[1], as_owned(call.args[2])
-    if not isinstance(w, Owned) or not isinstance(bias, Owned):
-        raise UnsupportedOp(f"addmm in {call.builder.module} needs weights that are parameters of the model")
-    return _linear(call, x, w, bias, call.bound)
+def _turned(b: Builder, w: Secret | Owned) -> Secret | Owned:
+    if isinstance(w, Owned):
+        return Owned(w.tensor.T, f"{w.name}.T")
+    w = b.plain(w)
+    return replace(w, node=b.emit("permute", w.node, dims=(1, 0)), shape=w.shape[::-1])
 
 
-@rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
+@rule(aten.addmm.default, aten.addmv.default, aten.baddbmm.default)
+def product_and_sum(call: Call) -> Secret:
+    """beta * bias + alpha * x @ y."""
+    bias, x, y = call.args[0], call.args[1], as_owned(call.args[2])
+    beta, alpha = (float(call.kwargs.get(name, 1)) for name in ("beta", "alpha"))
+    if (beta, alpha) == (1, 1):
+        return _affine_map(call, x, y, bias)
+    b = call.builder
+    found = _product(call, x, y, _bound_of_product(x, y))
+    found = scaled(b, found, alpha, found.shape, found.bound * alpha)
+    if beta == 0:
+        return found
+    scaled_bias = (
+        scaled(b, bias, beta, bias.shape, bias.bound * beta) if isinstance(bias, Secret) else known(f"{beta}*", lambda v: beta * v, bias)
+    )
+    return added(b, found, scaled_bias, call.shape, call.bound)
+
+
+def _affine_map(call: Call, x: Any, y: Any, bias: Any) -> Secret:
+    """x @ y + bias: a layer where the owner knows y and bias, else a product and a sum."""
+    owned = as_owned(bias)
+    if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2 and (owned is None or isinstance(owned, Owned)):
+        return _linear(call, x, y, owned, call.bound)
+    if bias is None:
+        return _product(call, x, y, call.bound)
+    return added(call.builder, _product(call, x, y, _bound_of_product(x, y)), bias, call.shape, call.bound)
+
+
+def _bound_of_product(x: Any, y: Any) -> float:
+    """Of a product in the middle of an operation, which calibration does not see."""
+    inner = (x.shape if isinstance(x, Secret) else _tensor(x).shape)[-1]
+    return float(inner) * math.prod(v.bound if isinstance(v, Secret) else reach(v) for v in (x, y))
+
+
+def _tensor(x: Public | Owned) -> torch.Tensor:
+    return x.tensor if isinstance(x, Owned) else torch.as_tensor(x.value)
+
+
+@rule(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
 def matmul(call: Call) -> Secret:
-    """Product of two secrets, or of a secret and a weight."""
-    x, y = (as_owned(value) for value in call.args[:2])
+    """Product of two secrets, or of a secret and a weight; a vector is a row on the left and a column on the right."""
+    return _product(call, call.args[0], call.args[1], call.bound)
+
+
+def _product(call: Call, x: Any, y: Any, bound: float) -> Secret:
+    b, x, y = call.builder, as_owned(x), as_owned(y)
     if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 2:
-        return _linear(call, x, y, None, call.bound)
+        return _linear(call, x, y, None, bound)
+    if isinstance(x, Secret) and isinstance(y, Owned) and y.tensor.ndim == 1:
+        return _reshaped(b, _linear(call, x, Owned(y.tensor[:, None], f"({y.name}).column"), None, bound), x.shape[:-1])
     secret = x if isinstance(x, Secret) else y
-    x, y = (as_secret(call, value, secret) for value in (x, y))
-    if min(len(x.shape), len(y.shape)) < 2:
-        raise UnsupportedOp(f"matmul in {call.builder.module} of shapes {x.shape} and {y.shape}; a vector has no private form there")
-    return call.builder.multiply(x, y, call.shape, call.bound, "matmul")
+    x, y = (b.plain(as_secret(call, value, secret)) for value in (x, y))
+    rows, columns = x.shape[:-1], y.shape[-1:] if len(y.shape) > 1 else ()
+    x = _reshaped(b, x, (1, *x.shape)) if len(x.shape) == 1 else x
+    y = _reshaped(b, y, (*y.shape, 1)) if len(y.shape) == 1 else y
+    lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    found = b.multiply(x, y, (*lead, x.shape[-2], y.shape[-1]), bound, "matmul")
+    return _reshaped(b, found, (*lead, *rows[-1:], *columns))
+
+
+def _reshaped(b: Builder, x: Secret, shape: tuple[int, ...]) -> Secret:
+    return x if x.shape == shape else replace(x, node=b.emit("reshape", x.node, shape=shape), shape=shape)
 
 
 def as_owned(value: Any) -> Any:
     """A public tensor, dealt with like one of the owner's: the rules for layers then need no second form."""
     if isinstance(value, Public) and isinstance(value.value, torch.Tensor) and value.value.is_floating_point():
-        return Owned(value.value, f"public {_describe(value)} {tuple(value.value.shape)}")
+        return Owned(value.value, f"public {described(value)} {tuple(value.value.shape)}")
     return value
 
 
@@ -73,7 +121,7 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None, bound: float) -
     product = x.fraction + fraction
     terms = [] if bias is None else [b.weight(bias, product, packed=False, factor=x.factor)]
     node = b.emit("linear", x.node, b.weight(w, fraction, packed=True), *terms)
-    return Secret(node, call.shape, product, bound, x.factor)
+    return Secret(node, (*x.shape[:-1], w.tensor.shape[1]), product, bound, x.factor)
 
 
 @rule(aten.embedding.default)
@@ -83,50 +131,13 @@ def embedding(call: Call) -> Secret:
     w, index = call.args[:2]
     if not isinstance(index, Index) or not isinstance(w, Owned):
         raise InputError(f"{call.builder.module}: only integers given by the data owner can index an embedding of the model")
-    b, classes = call.builder, w.tensor.shape[0]
-    known = {i.name: i for i in b.inputs}
-    if index.input not in known:
-        b.inputs.append(Input(index.input, call.lowering.given_shape(index.input), "one_hot", 0, 1.0, classes))
-    elif known[index.input].classes != classes:
-        raise UnsupportedOp(f"input {index.input} indexes embeddings of {known[index.input].classes} and of {classes} rows")
-    position = next(i for i, given in enumerate(b.inputs) if given.name == index.input)
+    b = call.builder
     fraction = b.activation_fraction(float(w.tensor.abs().max()))
-    one_hot = b.emit("input", index=position)
-    node = b.emit("linear", one_hot, b.weight(w, fraction, packed=True))
-    if index.shape != b.inputs[position].shape:
+    hot = one_hot_input(call, index, w.tensor.shape[0], reshaped=False)
+    node = b.emit("linear", hot.node, b.weight(w, fraction, packed=True))
+    if (*index.shape, w.tensor.shape[0]) != hot.shape:
         node = b.emit("reshape", node, shape=call.shape)
     return Secret(node, call.shape, fraction, call.bound)
-
-
-@rule(aten.layer_norm.default)
-def layer_norm(call: Call) -> Secret:
-    """Rounds: spread 1, inverse root 2 (more for a wide range), product and truncation 2. Gain and shift stay pending."""
-    x, shape = call.args[0], call.args[1]
-    if len(shape) != 1:
-        raise UnsupportedOp(f"layer_norm over {len(shape)} axes in {call.builder.module}; only the last axis has a private form")
-    b, n = call.builder, shape[0]
-    low, high = _variance_range(call)
-    margin, eps = 2 * b.options.margin, float(call.arg(4, "eps", 1e-5))
-    low, high = (low + eps) / margin, (high + eps) * margin
-    x = b.settled(x, min(b.activation_fraction(x.bound), int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
-    spread = b.emit("spread", x.node)
-    eps_words = b.encoded(Public(eps * n**2), 2 * x.fraction)
-    shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
-    # 1 / (n sigma): with n (x - mean) the factor n cancels, and |x - mean| / sigma <= sqrt(n)
-    fraction = int(min(ROOM - 1 - x.fraction - np.log2(n) / 2, ROOM - 2 + np.log2(n * low**0.5)))
-    inverse = inverse_roots(b, shifted, low * n**2, high * n**2, fraction, 1 / (n * low**0.5))
-    total = b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
-    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), total)
-    normal = b.settled(b.multiply(Secret(centred, x.shape, x.fraction, 2 * n * x.bound), inverse, x.shape, n**0.5))
-    gain, shift = (as_owned(call.arg(place, name)) for place, name in ((2, "weight"), (3, "bias")))
-    if any(value is not None and not isinstance(value, Owned) for value in (gain, shift)):
-        raise UnsupportedOp(f"layer_norm in {b.module} whose gain or shift depends on a secret or on the position")
-    return replace(normal, gain=gain, shift=shift, bound=call.bound)
-
-
-def _variance_range(call: Call) -> tuple[float, float]:
-    found = call.builder.range_of(call.site + "|variance")
-    return found.low, found.high
 
 
 NORM = aten._native_batch_norm_legit_no_training.default
@@ -150,10 +161,10 @@ def batch_norm(call: Call) -> Any:
         return _folded(x, gain, shift, call.bound), None, None
     b = call.builder
     if len(x.shape) == 2:
-        return replace(times_owned(call, b.plain(x), gain), shift=shift), None, None
+        return replace(times_owned(b, b.plain(x), gain, call.shape, call.bound), shift=shift), None, None
     shape = (-1, *(1 for _ in x.shape[2:]))
     gain, shift = (Owned(value.tensor.reshape(shape), f"{value.name}.reshape{shape}") for value in (gain, shift))
-    y = times_owned(call, x, gain)
+    y = times_owned(b, x, gain, call.shape, call.bound)
     words = b.weight(shift, y.fraction, packed=False, factor=y.factor)
     return replace(y, node=b.emit("add", y.node, words)), None, None
 

@@ -5,9 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from moiety.compile.builder import Public, Secret
+from moiety.compile.builder import Builder, Owned, Public, Secret
+from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
+from moiety.compile.rules_arithmetic import added, product
 from moiety.errors import UnsupportedOp
+
+MIXING = 16
+"""Fraction bits of a public slope."""
 
 
 @rule(aten.relu.default)
@@ -45,6 +50,53 @@ def _sixth(call: Call) -> Secret:
     b, x = call.builder, held(call, -3.0, 3.0)
     moved = b.emit("add_public", x.node, b.encoded(Public(3.0), x.fraction))
     return replace(x, node=moved, factor=x.factor / 6, bound=1.0)
+
+
+def positive_part(b: Builder, x: Secret) -> Secret:
+    """max(x, 0), at the activations' fraction."""
+    x = b.settled(x)
+    b.check(x, -x.bound, x.bound)
+    return replace(x, node=b.emit("relu", x.node, bits=min(64, max(8, int(np.ceil(x.bits)) + 2))))
+
+
+def combined(b: Builder, x: Secret, y: Secret, parts: tuple[float, float], bound: float) -> Secret:
+    """A public combination of two secrets of one fraction: local, MIXING more fraction bits."""
+    first, second = (
+        b.emit("scale", v.node, factor=round(part * 2**MIXING), fraction=MIXING) for v, part in zip((x, y), parts, strict=True)
+    )
+    return replace(x, node=b.emit("add", first, second), fraction=x.fraction + MIXING, bound=bound)
+
+
+@rule(aten.abs.default)
+def magnitude(call: Call) -> Secret:
+    """|x| = 2 max(x, 0) - x, exactly."""
+    b, x = call.builder, call.builder.settled(call.args[0])
+    part = positive_part(b, x)
+    node = b.emit("subtract", b.emit("scale", part.node, factor=2), x.node)
+    return replace(x, node=node, bound=max(call.bound, 1e-3))
+
+
+@rule(aten.leaky_relu.default)
+def leaky_relu(call: Call) -> Secret:
+    """max(x, 0) + slope min(x, 0)."""
+    b, slope = call.builder, float(call.arg(1, "negative_slope", 0.01))
+    x = b.settled(call.args[0])
+    return combined(b, positive_part(b, x), x, (1 - slope, slope), call.bound)
+
+
+@rule(aten.prelu.default, aten._prelu_kernel.default)
+def prelu(call: Call) -> Secret:
+    """max(x, 0) - slope max(-x, 0), the slopes a parameter of each channel (the second axis)."""
+    b, slope = call.builder, call.args[1]
+    if not isinstance(slope, Owned | Public):
+        raise UnsupportedOp(f"prelu in {b.module} whose slope is a secret; write x.clamp(min=0) + slope * x.clamp(max=0)")
+    x = b.settled(call.args[0])
+    if call.node.target is aten.prelu.default:
+        columns = (-1, *(1 for _ in x.shape[2:]))
+        slope = known(f"columns{columns}", lambda s: s.reshape(columns) if s.numel() > 1 else s.reshape(()), slope)
+    above = positive_part(b, x)
+    below = replace(above, node=b.emit("subtract", above.node, x.node))
+    return added(b, above, product(b, below, slope, call.shape, call.bound), call.shape, call.bound, -1)
 
 
 def held(call: Call, low: float | None, high: float | None) -> Secret:

@@ -76,7 +76,7 @@ def _mean(call: Call, found: list[Windows]) -> Secret:
     for axis, covered in enumerate(found):
         x = _summed(b, x, len(x.shape) - axes + axis, covered)
     by = share.flatten()[0] if bool((share == share.flatten()[0]).all()) else share.reshape(share.shape[2:])
-    return replace(scaled(call, x, Public(by)), bound=call.bound)
+    return replace(scaled(b, x, Public(by), call.shape, call.bound), bound=call.bound)
 
 
 def _summed(b: Builder, x: Secret, axis: int, covered: Windows) -> Secret:

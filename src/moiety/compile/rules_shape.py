@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from moiety.compile.builder import Index, Owned, Public, Secret
-from moiety.compile.lower import Call, aten, rule, takes_index
+from moiety.compile.lower import Call, aten, rule, takes_index, takes_masked
+from moiety.compile.plan import Input
+from moiety.compile.rules_arithmetic import with_room
 from moiety.errors import InputError, UnsupportedOp
 
 
@@ -26,17 +28,21 @@ def _moved(call: Call, op: str, **params: Any) -> Secret:
     aten.type_as.default,
     aten.dropout.default,
     aten.lift_fresh_copy.default,
+    aten.nan_to_num.default,
 )
 @takes_index
+@takes_masked
 def same(call: Call) -> Any:
     """Operations that change nothing here."""
-    x, dtype = call.args[0], call.node.meta["val"].dtype
+    x, dtype, before = call.args[0], call.node.meta["val"].dtype, call.dtype(0)
     if isinstance(x, Index) and dtype.is_floating_point:
         raise InputError(
             f"input {x.input} holds integers that {call.builder.module or 'the model itself'} computes with; "
             "name it in public=(...) if all parties may know it, else pass it as floats"
         )
-    if isinstance(x, Secret) and not dtype.is_floating_point:
+    if dtype is torch.bool and before is not torch.bool and isinstance(x, Secret):
+        raise UnsupportedOp(f"a conversion of secret numbers to booleans in {call.builder.module or 'the model itself'}; write x != 0")
+    if isinstance(x, Secret) and not dtype.is_floating_point and before.is_floating_point:
         raise UnsupportedOp(f"a conversion of secret reals to {dtype} in {call.builder.module or 'the model itself'} has no private form")
     return x
 
@@ -52,6 +58,25 @@ def reshaped(call: Call) -> Any:
     if x.shape[-1:] != call.shape[-1:]:
         return _moved(call, "reshape", shape=call.shape)
     return replace(x, node=call.builder.emit("reshape", x.node, shape=call.shape), shape=call.shape)
+
+
+@rule(aten.cumsum.default)
+def running_total(call: Call) -> Secret:
+    """Sums up to each place of an axis; of whole numbers too."""
+    x: Secret = call.builder.plain(call.args[0])
+    if call.node.meta["val"].dtype.is_floating_point:
+        x = with_room(call.builder, x, call.bound)
+    node = call.builder.emit("running_total", x.node, axis=call.args[1] % len(x.shape))
+    return replace(x, node=node, bound=x.bound * x.shape[call.args[1]])
+
+
+@rule(aten.full_like.default, aten.zeros_like.default, aten.ones_like.default, aten.empty_like.default)
+@rule(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default, aten.sym_size.int)
+@takes_index
+def shaped(call: Call) -> Public:
+    """What takes nothing but the shape of a secret."""
+    made = call.node.target(torch.zeros(call.args[0].shape), *call.args[1:], **call.kwargs)  # type: ignore[operator]
+    return Public(torch.zeros_like(made) if "empty" in call.name else made)
 
 
 @rule(aten.expand.default)
@@ -144,7 +169,7 @@ def item(call: Call) -> Any:
 def concatenated(call: Call) -> Secret:
     """Joined; parts that are not secret become shares first."""
     parts = [p for p in call.args[0] if not (isinstance(p, Public) and p.value is not None and p.value.numel() == 0)]
-    return _joined(call, parts, call.arg(1, "dim", 0) % len(call.shape))
+    return joined(call, parts, call.arg(1, "dim", 0) % len(call.shape))
 
 
 @rule(aten.stack.default)
@@ -161,10 +186,11 @@ def stacked(call: Call) -> Secret:
             return Owned(part.tensor.unsqueeze(axis), f"{part.name}.unsqueeze({axis})")
         return Public(part.value.unsqueeze(axis)) if part.rows is None else Public(None, tuple(row.unsqueeze(axis) for row in part.rows))
 
-    return _joined(call, [widened(part) for part in call.args[0]], axis)
+    return joined(call, [widened(part) for part in call.args[0]], axis)
 
 
-def _joined(call: Call, parts: list[Any], axis: int) -> Secret:
+def joined(call: Call, parts: list[Any], axis: int, shape: tuple[int, ...] | None = None) -> Secret:
+    """Parts, one of them secret, joined along an axis into the shape of the operation, or another one."""
     secrets = [call.builder.plain(p) if isinstance(p, Secret) else p for p in parts]
     first = next(p for p in secrets if isinstance(p, Secret))
     if any(not isinstance(p, Secret) or (p.fraction, p.factor) != (first.fraction, first.factor) for p in secrets):
@@ -172,7 +198,21 @@ def _joined(call: Call, parts: list[Any], axis: int) -> Secret:
         fraction = call.builder.activation_fraction(max(p.bound for p in secrets))
         secrets = [call.builder.settled(p, fraction) for p in secrets]
     node = call.builder.emit("concat", *(p.node for p in secrets), axis=axis)
-    return replace(secrets[0], node=node, shape=call.shape, bound=max(p.bound for p in secrets))
+    return replace(secrets[0], node=node, shape=shape or call.shape, bound=max(p.bound for p in secrets))
+
+
+def one_hot_input(call: Call, index: Index, classes: int, *, reshaped: bool = True) -> Secret:
+    """The client's secret integers as it shares them: a one among ``classes`` places for each. ``reshaped``: to the index's shape."""
+    b, names = call.builder, [given.name for given in call.builder.inputs]
+    if index.input not in names:
+        b.inputs.append(Input(index.input, call.lowering.given_shape(index.input), "one_hot", 0, 1.0, classes))
+        names.append(index.input)
+    given = b.inputs[names.index(index.input)]
+    if given.classes != classes:
+        raise UnsupportedOp(f"input {index.input} stands for one of {given.classes} and for one of {classes}")
+    hot = Secret(b.emit("input", index=names.index(index.input)), (*given.shape, classes), 0, 1.0)
+    shape = (*index.shape, classes)
+    return hot if not reshaped or hot.shape == shape else replace(hot, node=b.emit("reshape", hot.node, shape=shape), shape=shape)
 
 
 def as_secret(call: Call, x: Any, like: Secret) -> Secret:

@@ -98,8 +98,15 @@ def decode_outputs(plan: Plan, words: Sequence[Words], flag: bool = False) -> An
             raise RangeViolation(
                 f"{spec.name} is beyond {spec.bound:.4g}, so a value left its calibrated range; calibrate with inputs like this one"
             )
-        leaves.append(_tensor(values.astype(np.float32).reshape(spec.shape)))
+        leaves.append(_tensor(_typed(values, spec.form).reshape(spec.shape)))
     return _rebuild(json.loads(plan.structure), leaves) if plan.structure else leaves
+
+
+def _typed(values: NDArray[np.float64], form: str) -> NDArray[Any]:
+    if form == "fixed":
+        return values.astype(np.float32)
+    whole = np.asarray(np.rint(values)).astype(np.int64)
+    return np.asarray(whole != 0) if form == "boolean" else whole
 
 
 def _rebuild(structure: Mapping[str, Any], leaves: Sequence[Any]) -> Any:
@@ -123,6 +130,6 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray((held.float() if str(held.dtype) == "torch.bfloat16" else held).numpy())
 
 
-def _tensor(values: NDArray[np.float32]) -> Any:
+def _tensor(values: NDArray[Any]) -> Any:
     torch = sys.modules.get("torch")
     return values if torch is None else torch.from_numpy(values)

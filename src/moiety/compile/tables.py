@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moiety.errors import PlanError, ProtocolMisuse
-from moiety.mpc.functions.table import Table, Window, fit
+from moiety.mpc.functions.table import Table, Window, fit, values
 
 INDEX_BITS = range(4, 14)
 START = 6
@@ -165,9 +165,11 @@ def _error(f: Function, window: Window, table: Table, span: Span, wanted: Wanted
     found = _polynomials(table, cells + ahead, local - (ahead << bits))
     units = (((cells << bits)[:, None] + local) << window.drop) + window.low
     # dropped bits round down or up: the farthest inputs that land here are its own highest and its predecessor's lowest
+    # the lowest input is encoded as a whole unit, which may lie below it: that is the encoding's error, not the table's
+    lowest = min(span.low, max(1, round(span.low / span.unit)) * span.unit) if span.low > 0 else span.low
     worst = 0.0
     for farthest in (step - 1, -step) if step > 1 else (0,):
-        exact = f(np.clip((units + farthest) * span.unit, span.low, span.high))
+        exact = f(np.clip((units + farthest) * span.unit, lowest, span.high))
         scale = 1.0 if wanted.floor is None else np.maximum(np.abs(exact), wanted.floor)
         worst = max(worst, float((np.abs(found - exact) / scale).max()))
     return worst
@@ -197,9 +199,23 @@ def _levels(f: Function, span: Span, fraction: int, wanted: Wanted, index_bits: 
         coarse = _fitted(f, covered, window, fraction)
         if coarse is None:
             continue
+        coarse.coefficients[0, (coarse.coefficients == 0).all(0)] = 1  # zeros say that a finer level serves a cell
         coarse.coefficients[:, :INSIDE] = 0
         # a coarse cell is reached from its own values and, one ahead, from those of the cell before it
         far = max(_error(f, window, coarse, span, wanted, ahead, INSIDE - ahead) for ahead in (0, 1))
         if far <= wanted.error:
             return Choice((*inner.levels, Level(window, coarse)), max(inner.error, far))
     return None
+
+
+@functools.lru_cache(maxsize=64)
+def periodic(f: Function, bits: int, fraction: int) -> Choice:
+    """A table of a function of period 1 for inputs with ``bits`` fraction bits, at least 17: the window holds one period, and wraps.
+
+    So any input is served, however large.
+    """
+    window = Window(0, bits - 17, 10, 7)
+    table = fit(f, window, 2.0**-bits, fraction)
+    units = np.linspace(0, 2.0**bits - 1, 1 << 14).astype(np.int64)
+    error = max(float(np.abs(values(table, window, units, ahead) - f(units.astype(np.float64) * 2.0**-bits)).max()) for ahead in (0, 1))
+    return Choice((Level(window, table),), error)

@@ -122,7 +122,8 @@ class _Task:
         """Run to the next exchange; True while it has more to say."""
         outer, party.scope = party.scope, self.scope
         try:
-            self.said = self.coroutine.send(mail)
+            with np.errstate(over="ignore"):  # words wrap around; numpy warns of it for those of no axes
+                self.said = self.coroutine.send(mail)
             return True
         except StopIteration as stop:
             self.said, self.result = None, stop.value
@@ -206,7 +207,8 @@ class Schedule:
         scope = Scope((i,))
         outer, self._party.scope = self._party.scope, scope
         try:
-            result = step.start(*(self.values[j] for j in step.inputs))
+            with np.errstate(over="ignore"):
+                result = step.start(*(self.values[j] for j in step.inputs))
         except Exception as error:
             error.add_note(f"in {step.label or f'step {i}'}")
             raise

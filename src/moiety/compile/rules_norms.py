@@ -1,0 +1,130 @@
+"""Lowering of norms by mean and variance, and of the statistics themselves."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
+from moiety.compile.lower import Call, aten, rule
+from moiety.compile.rules_arithmetic import added, times_owned
+from moiety.compile.rules_compare import gathered_axes
+from moiety.compile.rules_nn import as_owned
+from moiety.compile.rules_powers import inverse_roots, roots
+from moiety.errors import UnsupportedOp
+
+
+@rule(aten.layer_norm.default)
+def layer_norm(call: Call) -> Secret:
+    """Over the last axes. Rounds: spread 1, inverse root 2 (more for a wide range), product and truncation 2. Where it is one axis,
+    gain and shift stay pending."""
+    b, x, inner = call.builder, call.args[0], tuple(call.args[1])
+    gain, shift = (as_owned(call.arg(place, name)) for place, name in ((2, "weight"), (3, "bias")))
+    if any(value is not None and not isinstance(value, Owned) for value in (gain, shift)):
+        raise UnsupportedOp(f"layer_norm in {b.module} whose gain or shift depends on a secret or on the position")
+    if len(inner) > 1:
+        x = b.plain(x)
+        shape = (*x.shape[: -len(inner)], math.prod(inner))
+        x = replace(x, node=b.emit("reshape", x.node, shape=shape), shape=shape)
+        gain, shift = (value and Owned(value.tensor.reshape(-1), f"({value.name}).flat") for value in (gain, shift))
+    normal = replace(_normal(call, x, float(call.arg(4, "eps", 1e-5))), gain=gain, shift=shift, bound=call.bound)
+    if len(inner) > 1:
+        normal = b.plain(normal)
+        normal = replace(normal, node=b.emit("reshape", normal.node, shape=call.shape), shape=call.shape)
+    return normal
+
+
+def _normal(call: Call, x: Secret, eps: float) -> Secret:
+    """(x - mean) / sqrt(var + eps) over the last axis, its variance as calibrated at this operation."""
+    b, n, found = call.builder, x.shape[-1], call.builder.range_of(call.site + "|variance")
+    margin = 2 * b.options.margin
+    low, high = (found.low + eps) / margin, (found.high + eps) * margin
+    x = b.settled(x, min(b.activation_fraction(x.bound), int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
+    spread = b.emit("spread", x.node)
+    eps_words = b.encoded(Public(eps * n**2), 2 * x.fraction)
+    shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
+    # 1 / (n sigma): with n (x - mean) the factor n cancels, and |x - mean| / sigma <= sqrt(n)
+    fraction = int(min(ROOM - 1 - x.fraction - np.log2(n) / 2, ROOM - 2 + np.log2(n * low**0.5)))
+    inverse = inverse_roots(b, shifted, low * n**2, high * n**2, fraction, 1 / (n * low**0.5))
+    total = b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
+    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), total)
+    return b.settled(b.multiply(Secret(centred, x.shape, x.fraction, 2 * n * x.bound), inverse, x.shape, n**0.5))
+
+
+@rule(aten.group_norm.default)
+def group_norm(call: Call) -> Secret:
+    """Over groups of channels (the second axis) and all axes behind them."""
+    return _grouped(call, int(call.args[1]), (2, "weight"), (3, "bias"), float(call.arg(4, "eps", 1e-5)))
+
+
+@rule(aten.instance_norm.default)
+def instance_norm(call: Call) -> Secret:
+    """Over all axes behind the channels, each channel by itself."""
+    if not call.arg(5, "use_input_stats", True):
+        raise UnsupportedOp(f"instance_norm in {call.builder.module} by kept statistics; take batch_norm, or statistics of the input")
+    return _grouped(call, call.shape[1], (1, "weight"), (2, "bias"), float(call.arg(7, "eps", 1e-5)))
+
+
+def _grouped(call: Call, groups: int, weight: tuple[int, str], bias: tuple[int, str], eps: float) -> Secret:
+    b, x = call.builder, call.builder.plain(call.args[0])
+    gain, shift = (as_owned(call.arg(*place)) for place in (weight, bias))
+    if any(value is not None and not isinstance(value, Owned) for value in (gain, shift)):
+        raise UnsupportedOp(f"{call.node.target} in {b.module} whose gain or shift depends on a secret or on the position")
+    rows = (x.shape[0], groups, math.prod(x.shape[1:]) // groups)
+    normal = _normal(call, replace(x, node=b.emit("reshape", x.node, shape=rows), shape=rows), eps)
+    out = replace(normal, node=b.emit("reshape", normal.node, shape=x.shape), shape=x.shape, bound=call.bound)
+    if gain is not None:
+        out = times_owned(b, out, _by_channel(gain, len(x.shape)), x.shape, call.bound)
+    return out if shift is None else added(b, out, _by_channel(shift, len(x.shape)), x.shape, call.bound)
+
+
+def _by_channel(value: Owned, rank: int) -> Owned:
+    shape = (-1, *(1 for _ in range(rank - 2)))
+    return value if rank == 2 else Owned(value.tensor.reshape(shape), f"({value.name}).channel{rank}")
+
+
+@rule(aten.var.correction)
+def variance(call: Call) -> Secret:
+    """1 round for the spread of a row."""
+    return _variance(call, call.bound)
+
+
+@rule(aten.var_mean.correction)
+def variance_and_mean(call: Call) -> tuple[Secret, Secret]:
+    """Both; the mean is local."""
+    b, rows = call.builder, gathered_axes(call.builder, call.args[0], call.arg(1, "dim"))
+    total = b.emit("total", rows.node, axes=(len(rows.shape) - 1,), keepdims=False)
+    mean = replace(rows, node=b.emit("reshape", total, shape=call.shape), shape=call.shape, factor=rows.factor / rows.shape[-1])
+    return _variance(call, rows.bound**2), mean
+
+
+def _variance(call: Call, bound: float) -> Secret:
+    b, rows = call.builder, gathered_axes(call.builder, call.args[0], call.arg(1, "dim"))
+    n, correction = rows.shape[-1], call.kwargs.get("correction")
+    factor = 1 / (n * (n - (1 if correction is None else float(correction))))
+    rows = b.settled(rows, min(b.activation_fraction(rows.bound), int((ROOM - np.log2(max(bound, 1e-9) * n**2)) / 2)))
+    node = b.emit("reshape", b.emit("spread", rows.node), shape=call.shape)
+    return Secret(node, call.shape, 2 * rows.fraction, bound, factor)
+
+
+@rule(aten.linalg_vector_norm.default)
+def vector_norm(call: Call) -> Any:
+    """The length of a vector (order 2), the sum of its magnitudes (1)."""
+    b, order = call.builder, float(call.arg(1, "ord", 2))
+    if order == 1:
+        raise UnsupportedOp(f"a norm of order 1 in {b.module}; write x.abs().sum(...)")
+    if order != 2:
+        raise UnsupportedOp(f"a norm of order {order:g} in {b.module}; order 2 has a private form, and x.abs().amax(...) for infinity")
+    found = b.range_of(call.site)
+    rows = room_for_squares(b, gathered_axes(b, call.args[0], call.arg(2, "dim")), call.bound**2)
+    node = b.emit("reshape", b.emit("sum_of_squares", rows.node), shape=call.shape)
+    squares = Secret(node, call.shape, 2 * rows.fraction, call.bound**2, rows.factor**2)
+    return roots(b, squares, found.low**2, found.high**2, call.bound)
+
+
+def room_for_squares(b: Builder, x: Secret, bound: float) -> Secret:
+    """x at a fraction whose sum of squares, within ``bound``, stays in the ring."""
+    x = b.rescaled(b.plain(x), b.activation_fraction(x.bound))
+    bits = np.log2(max(bound, 1e-9) / x.factor**2) + 2 * x.fraction
+    return b.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
