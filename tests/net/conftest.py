@@ -39,12 +39,12 @@ class Town:
         self.stack.callback(channel.close)
         return channel
 
-    def pair(self, port: Callable[[int], int] = lambda port: port, **options: float) -> tuple[Channel, Channel]:
+    def pair(self, port: Callable[[int], int] = lambda port: port, session: bytes = b"run 1", **options: float) -> tuple[Channel, Channel]:
         """Channels of P1 (dialler) and P2; ``port`` may put something between them."""
         one, two = self.identity("P1"), self.identity("P2")
         listener = self.listener(two, one)
         peer = Peer("P2", "127.0.0.1", port(listener.port), two.certificate)
-        dialled = self.keep(dial(one, peer, purpose="test", session=b"run 1", deadline_s=DEADLINE, **options))
+        dialled = self.keep(dial(one, peer, purpose="test", session=session, deadline_s=DEADLINE, **options))
         return dialled, self.keep(listener.accept(deadline_s=DEADLINE))
 
 

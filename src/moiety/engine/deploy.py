@@ -58,8 +58,8 @@ def given(role: Role, key_d: bytes, key_e: bytes) -> dict[Key, bytes]:
     return found
 
 
-def send_weights(session: Session, message: Deploy, weights: Weights, streams: Mapping[Key, bytes], wait_s: float) -> None:
-    """The owner's side: encode, mask and stream every tensor of the manifest. Memory: one tensor and two chunks."""
+def send_weights(session: Session, message: Deploy, weights: Weights, streams: Mapping[Key, bytes]) -> None:
+    """The owner's side: encode, mask and stream every tensor of the manifest. Memory: one tensor and what a channel may queue."""
     draws = KeyedDraws({key: keys.deploy_key(value, session.id, message.number) for key, value in streams.items()})
     links = [session.send[role] for role in (Role.P1, Role.P2)]
     for index, tensor in enumerate(message.tensors):
@@ -73,7 +73,6 @@ def send_weights(session: Session, message: Deploy, weights: Weights, streams: M
             words += mask(draws, Key.D, index, number, stop - start)
             words += mask(draws, Key.E, index, number, stop - start)
             for link in links:
-                link.flush(wait_s)  # the chunk before this one has left: memory stays bounded
                 link.send(FrameKind.INPUT, [words.data], wave=index, layout=number)
 
 

@@ -1,6 +1,7 @@
 """Drive a bound plan at one role over real channels: one frame for each peer and wave, each checked against the table first.
 
-P0 runs ahead: it deals frame after frame and awaits nobody, and the receivers' full buffers hold it back. P1 and P2 read the
+P0 runs ahead: it deals frame after frame and awaits nobody, until the frames that a receiver has not taken fill the channel's
+queue (``net.writer.QUEUE_BYTES``). When that is depends on sizes and on the receivers' pace, never on a secret. P1 and P2 read the
 dealt frame of a wave when an op first takes from it, so they overlap computing with P0. Nothing is retried: any departure
 from the table, any lost peer and any missed deadline ends the run with an error that names op, wave and peer.
 """
@@ -8,7 +9,7 @@ from the table, any lost peer and any missed deadline ends the run with an error
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,9 +21,6 @@ from moiety.mpc.party import Draws, Party
 from moiety.mpc.rounds import SILENCE, Address, Role, Round, Spec, Words
 from moiety.mpc.share import dtype_of
 from moiety.net import Kind, Link
-
-AHEAD_BYTES: Final = 64 << 20
-"""What P0 may have queued for one peer in this process, beyond the kernel's buffers."""
 
 
 class Watcher(Protocol):
@@ -81,7 +79,6 @@ class Execution:
         self._wait_s, self._watcher = wait_s, watcher or Unwatched()
         self.wave, self.tally = 0, tally or Tally()
         self._stash: dict[Address, tuple[Role, Spec, Words]] = {}  # P0: put in this wave, not yet sent
-        self._ahead = dict.fromkeys(send, 0)
         self._frame: Words | None = None  # P1, P2: the dealt frame of this wave, once it was read
         self.party = Party(bound.role, draws, self)
 
@@ -218,10 +215,6 @@ class Execution:
             parts.append(np.ascontiguousarray(value))
         began = time.perf_counter()
         self._transmit(dealt.frame, parts)
-        self._ahead[peer] += dealt.frame.nbytes
-        if self._ahead[peer] > AHEAD_BYTES:
-            self._send[peer].flush(self._wait_s)
-            self._ahead[peer] = 0
         self.tally.waiting_s += time.perf_counter() - began
 
     def _progress(self) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from moiety.errors import ChannelError, DeadlineExceeded
@@ -10,6 +11,7 @@ from moiety.net import Link
 
 MAX_WAITING: Final = 256
 PATIENCE_S: Final = 60.0
+LOOK_S: Final = 0.1
 
 Place = tuple[str, str, bytes]  # peer, purpose, session locator
 
@@ -37,17 +39,24 @@ class Lobby:
         for old in leaving:
             old.close()
 
-    def take(self, peer: str, purpose: str, locator: bytes, deadline_s: float) -> Link:
-        """The connection that ``peer`` makes for this session. Raises DeadlineExceeded, ChannelError when the party stops."""
+    def take(self, peer: str, purpose: str, locator: bytes, deadline_s: float, look: Callable[[], None]) -> Link:
+        """The connection that ``peer`` makes for this session. Raises DeadlineExceeded, ChannelError when the party stops.
+
+        ``look`` is called now and then while waiting; what it raises ends the wait.
+        """
         place, deadline = (peer, purpose, locator), time.monotonic() + deadline_s
+        while (link := self._take(place)) is None:
+            if deadline <= time.monotonic():
+                raise DeadlineExceeded(f"{peer} did not make its {purpose} connection within {deadline_s:.3g} s; check that it is up")
+            look()
+        return link
+
+    def _take(self, place: Place) -> Link | None:
         with self._changed:
-            while place not in self._waiting:
-                left = deadline - time.monotonic()
-                if self._closed:
-                    raise ChannelError(f"this party stopped while the {purpose} connection of {peer} was awaited")
-                if left <= 0:
-                    raise DeadlineExceeded(f"{peer} did not make its {purpose} connection within {deadline_s:.3g} s; check that it is up")
-                self._changed.wait(left)
+            if not self._changed.wait_for(lambda: self._closed or place in self._waiting, LOOK_S):
+                return None
+            if self._closed:
+                raise ChannelError(f"this party stopped while the {place[1]} connection of {place[0]} was awaited")
             return self._waiting.pop(place)[1]
 
     def close(self) -> None:

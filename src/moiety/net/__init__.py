@@ -7,38 +7,43 @@ stream      exact reads and writes over TLS, a deadline on every wait
 reader      frames in
 writer      frames out
 link        the seam: what the engine needs of a channel
+watch       several links served by one thread, which hears when any of them ends
 channel     one authenticated connection to one peer
 handshake   the hello that both sides exchange first
 dial        open a connection
 listen      wait for connections
-faults      a link that misbehaves on purpose, for tests and chaos
+faults      the fault language, and a link that misbehaves on purpose, for tests and chaos
 """
 
 from moiety.net.channel import Channel
 from moiety.net.dial import dial
-from moiety.net.faults import Action, Fault, FaultyChannel
+from moiety.net.faults import Fault, FaultKind, FaultyChannel, Injector, fault
 from moiety.net.frames import Kind
 from moiety.net.identity import Identity, Peer, create_identity, fingerprint, load_identity
 from moiety.net.link import Counters, Hello, Link, Nonces
 from moiety.net.listen import Listener
 from moiety.net.reader import AbortReceived
+from moiety.net.watch import Watch
 
 __all__ = [
     "AbortReceived",
-    "Action",
     "Channel",
     "Counters",
     "Fault",
+    "FaultKind",
     "FaultyChannel",
     "Hello",
     "Identity",
+    "Injector",
     "Kind",
     "Link",
     "Listener",
     "Nonces",
     "Peer",
+    "Watch",
     "create_identity",
     "dial",
+    "fault",
     "fingerprint",
     "load_identity",
 ]

@@ -13,6 +13,7 @@ from moiety.net.frames import Kind
 from moiety.net.link import Counters, Hello, Nonces
 from moiety.net.reader import Abort, FrameReader, Wait, again
 from moiety.net.stream import TlsStream
+from moiety.net.watch import Watch
 from moiety.net.writer import STALL_S, FrameWriter, Piece
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ class Channel:
         return Nonces(self._mine.nonce, self.hello.nonce)
 
     @property
+    def closed(self) -> bool:
+        """Whether this end was closed here."""
+        return self._stream.closed
+
+    @property
+    def queued_bytes(self) -> int:
+        """What this process holds of frames that the kernel has not taken yet: at most ``QUEUE_BYTES`` and one frame."""
+        return self._writer.queued_bytes
+
+    @property
     def counters(self) -> Counters:
         """Frames and payload bytes so far, the hello included."""
         return self._counters
@@ -75,7 +86,8 @@ class Channel:
     def send(self, kind: Kind, parts: Sequence["Buffer"], *, wave: int = 0, layout: int = 0) -> None:
         """Send one frame made of ``parts`` (contiguous buffers), large ones without a copy.
 
-        A frame above 256 KiB, or behind such a frame, is sent by a thread: its parts must not change until ``flush``.
+        A frame above 256 KiB, or behind such a frame, is sent by a thread: its parts must not change until ``flush``. While
+        ``QUEUE_BYTES`` are with that thread this waits for room: a slow peer holds its sender back, and memory stays bounded.
 
         Raises PeerLost if the peer is gone, DeadlineExceeded if it takes no bytes, FrameError if the header cannot hold
         the values, ProtocolMisuse if a part is not contiguous. An error of the thread is raised by the next call.
@@ -113,6 +125,11 @@ class Channel:
         except (DeadlineExceeded, PeerLost) as error:
             raise self._cause(error) from None
 
+    def watched(self, watch: Watch) -> None:
+        """Join the links that one thread serves: waiting for this one then ends when another of them aborts."""
+        watch.add(self._stream.fileno(), self._reader)
+        self._stream.watch = self._writer.watch = watch
+
     def abort(self, code: str, message: str) -> None:
         """Tell the peer why the run ends, as far as that is still possible, and send nothing more. Never raises.
 
@@ -125,7 +142,7 @@ class Channel:
         if not self._turn.acquire(timeout=GRACE_S):
             return  # the other thread is stuck in mid-frame: nothing can be said any more
         try:
-            self._writer.transmit(self._writer.encode(Kind.ABORT, [notice], 0, 0))
+            self._writer.transmit(self._writer.encode(Kind.ABORT, [notice], 0, 0), patient=False)
             self._writer.flush(GRACE_S)
         except MoietyError:
             pass
@@ -153,6 +170,19 @@ class Channel:
     def transmit(self, pieces: list[Piece]) -> None:
         """For wrappers that inject faults: send pieces as they are."""
         self._writer.transmit(pieces)
+
+    def transmit_altered(self, frame: bytes) -> None:
+        """For wrappers that inject faults: send a frame of which one bit is flipped on the wire."""
+        self._writer.flush(STALL_S)
+        self._stream.write_altered(frame, STALL_S)
+
+    def fall_silent(self) -> None:
+        """For wrappers that inject faults: nothing passes any more, and the peer is not told."""
+        self._stream.fall_silent()
+
+    def mend(self) -> None:
+        """For wrappers that inject faults: end the silence, and with it the connection."""
+        self._stream.mend()
 
     def _wait(self, deadline_s: float, awaited: str) -> Wait:
         # When sending has failed nothing good will come, but the peer's ABORT, which says why, may be on its way.

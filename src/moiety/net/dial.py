@@ -14,27 +14,45 @@ from moiety.net.writer import STALL_S
 
 FIRST_PAUSE_S: Final = 0.02
 LAST_PAUSE_S: Final = 0.5
+ABSENT_S: Final = 5.0
 
 
-def dial(identity: Identity, peer: Peer, *, purpose: str, session: bytes = b"", deadline_s: float, stall_s: float = STALL_S) -> Channel:
+def dial(
+    identity: Identity,
+    peer: Peer,
+    *,
+    purpose: str,
+    session: bytes = b"",
+    deadline_s: float,
+    absent_s: float = ABSENT_S,
+    stall_s: float = STALL_S,
+) -> Channel:
     """Connect to ``peer``, trying again until ``deadline_s`` while it does not listen yet: parties start in any order.
+
+    A machine that answers, but on which nothing listens at the port, is asked for ``absent_s`` only.
 
     Raises IdentityError at once if either side does not accept the other's certificate or name, ChannelError at once if
     what answers is no moiety party, DeadlineExceeded if nobody answers in time, ConfigError on an unusable host or key.
     """
-    deadline = time.monotonic() + deadline_s
+    began = time.monotonic()
+    deadline, patience = began + deadline_s, began + min(absent_s, deadline_s)
     context = tls_context(identity, [peer.certificate], server=False)
-    pause, obstacle = FIRST_PAUSE_S, "no attempt was made"
+    pause, obstacle, waited_s = FIRST_PAUSE_S, "no attempt was made", deadline_s
     while (left := deadline - time.monotonic()) > 0:
         try:
             return _attempt(context, identity, peer, purpose, session, deadline, stall_s)
         except (PeerLost, OSError, EOFError) as error:
             # A listener that restarts or is crowded drops connections without a word: not a verdict, so try again.
             obstacle = str(error) or type(error).__name__
+            if not isinstance(error, ConnectionRefusedError):
+                patience = max(patience, time.monotonic() + absent_s)  # somebody was there a moment ago
+            elif time.monotonic() > patience:
+                waited_s = min(absent_s, deadline_s)
+                break
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LAST_PAUSE_S)
     raise DeadlineExceeded(
-        f"{peer.name} at {peer.host}:{peer.port} did not answer within {deadline_s:.3g} s while the connection for "
+        f"{peer.name} at {peer.host}:{peer.port} did not answer within {waited_s:.3g} s while the connection for "
         f"{purpose!r} was awaited (last attempt: {obstacle}); start {peer.name}, or correct its host and port"
     )
 

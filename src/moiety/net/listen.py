@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -16,12 +17,13 @@ from moiety.errors import AddressInUse, ChannelError, ConfigError, DeadlineExcee
 from moiety.net.channel import Channel
 from moiety.net.handshake import listener_hello
 from moiety.net.identity import Identity, Peer, fingerprint
+from moiety.net.silent import MAX_SILENT, Dialler, SilentDiallers
 from moiety.net.stream import TlsStream, drain
 from moiety.net.trust import handshake_error, remedy, tls_context
 from moiety.net.writer import STALL_S
 
 HANDSHAKE_S: Final = 5.0  # for TLS and hello together
-MAX_HANDSHAKES: Final = 32  # at once; beyond it the oldest is dropped, so that silent diallers cannot fill the house
+MAX_HANDSHAKES: Final = 32  # at once, of diallers who said something; beyond it one of the host with the most is dropped
 MAX_WAITING: Final = 128  # connections accepted but not yet taken
 LINGER_S: Final = 0.5  # for a refused dialler to read why
 
@@ -124,20 +126,38 @@ class Listener:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._woken, select.POLLIN)
-        while not self._closed:
-            poller.poll()
-            if self._closed:
-                return
-            try:
-                connection, address = self._socket.accept()
-            except OSError as error:
-                # Out of descriptors, or the dialler left already: neither may end the listener.
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    time.sleep(0.1)
-                continue
-            self._start(connection, f"{address[0]}:{address[1]}")
+        silent = SilentDiallers(poller, self._handshake_s)
+        try:
+            while not self._closed:
+                ready = [descriptor for descriptor, _ in poller.poll(silent.patience_ms())]
+                if self._closed:
+                    return
+                for dialler in (silent.take(descriptor) for descriptor in ready):
+                    if dialler is not None:
+                        self._start(dialler)
+                if self._socket.fileno() in ready:
+                    self._admit(silent)
+                for dialler in silent.late():
+                    dialler.connection.close()
+                    self._refuse(_silent(dialler, f"within {self._handshake_s:.3g} s"))
+        finally:
+            silent.close()
 
-    def _start(self, connection: socket.socket, address: str) -> None:
+    def _admit(self, silent: SilentDiallers) -> None:
+        try:
+            connection, address = self._socket.accept()
+        except OSError as error:
+            # Out of descriptors, or the dialler left already: neither may end the listener.
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                time.sleep(0.1)
+            return
+        crowded = silent.add(connection, f"{address[0]}:{address[1]}")
+        if crowded is not None:
+            crowded.connection.close()
+            self._refuse(_silent(crowded, f"while {MAX_SILENT} others waited"))
+
+    def _start(self, dialler: Dialler) -> None:
+        connection = dialler.connection
         connection.settimeout(self._handshake_s)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -145,21 +165,28 @@ class Listener:
         except (OSError, ValueError):
             connection.close()  # left already
             return
-        thread = threading.Thread(target=self._welcome, args=(tls, address), name=f"moiety-hello-{address}", daemon=True)
+        name = f"moiety-hello-{dialler.address}"
+        thread = threading.Thread(target=self._welcome, args=(tls, dialler.address), name=name, daemon=True)
         with self._lock:
             if self._closed:
                 tls.close()
                 return
             if len(self._open) >= MAX_HANDSHAKES:
-                oldest = next(iter(self._open))
-                del self._open[oldest]
-                _hang_up(oldest)
+                self._make_room()
             self._open[tls] = thread
             try:
                 thread.start()
             except RuntimeError:  # no more threads to be had: this dialler must try again, the listener goes on
                 del self._open[tls]
                 tls.close()
+
+    def _make_room(self) -> None:
+        """Hang up on the oldest handshake of the host that has the most: who makes the crowd leaves first."""
+        hosts = Counter(_host(thread) for thread in self._open.values())
+        [(busiest, _)] = hosts.most_common(1)
+        oldest = next(tls for tls, thread in self._open.items() if _host(thread) == busiest)
+        del self._open[oldest]
+        _hang_up(oldest)
 
     def _welcome(self, tls: ssl.SSLSocket, address: str) -> None:
         channel, refusal = None, None
@@ -215,6 +242,14 @@ def _handshake_refusal(error: OSError, who: str, handshake_s: float) -> MoietyEr
     if isinstance(error, TimeoutError):
         return DeadlineExceeded(f"{who} did not finish the TLS handshake within {handshake_s:.3g} s; nothing to do unless it repeats")
     return PeerLost(f"{who} left during the TLS handshake; nothing to do unless it repeats")
+
+
+def _silent(dialler: Dialler, when: str) -> MoietyError:
+    return DeadlineExceeded(f"the dialler at {dialler.address} did not begin a TLS handshake {when}; nothing to do unless it repeats")
+
+
+def _host(handshake: threading.Thread) -> str:
+    return handshake.name.rpartition(":")[0]
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 ABORT_LIMIT: Final = 8192
+NOTICE_S: Final = 1.0  # for the text behind the header of an abort
 _CODE: Final = re.compile(r"MOI-\d{3}")
 
 
@@ -85,6 +86,28 @@ class FrameReader:
         self._fill(memoryview(payload), 0, header.nbytes, wait)
         self._count(header.nbytes)
         return bytes(payload)
+
+    def glance(self, *, strict: bool) -> bool:
+        """Without waiting: whether a frame waits, or nothing more will come. Takes an abort, and raises it.
+
+        Raises FrameError where bytes were altered; PeerLost where the peer is gone if ``strict``, else whoever waits for it is told.
+        """
+        if self._failure is not None:
+            return True
+        try:
+            seen = self._stream.glance(HEADER_BYTES)
+            header = None if seen is None else decode_header(seen)
+        except FrameError:
+            return True  # nothing was taken: whoever waits for this peer will see it
+        except (EOFError, OSError, ValueError) as error:
+            lost = self._fail(self._lost(error, "another's word"))  # OpenSSL tells it once only
+            if strict or isinstance(lost, FrameError):
+                raise lost from None
+            return True
+        if header is not None and header.kind is Kind.ABORT and header.sequence == self._sequence:
+            self._stream.skip(HEADER_BYTES)
+            self._raise_abort(header.nbytes, Wait(time.monotonic() + NOTICE_S, NOTICE_S, "another's word"))
+        return header is not None
 
     def _expect(self, kind: Kind, nbytes: int, wave: int, layout: int, wait: Wait) -> None:
         header = self._header(kind, wait)

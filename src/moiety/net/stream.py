@@ -5,6 +5,7 @@ and a write at once; the waits happen outside the lock, so a sender thread never
 """
 
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -15,6 +16,7 @@ import time
 from typing import Final
 
 from moiety.net.trust import RECORD_BYTES
+from moiety.net.watch import Watch
 
 WRITE_CHUNK: Final = 1 << 20  # the lock is given back between chunks
 _TCP_INFO: Final = 11
@@ -39,17 +41,31 @@ class TlsStream:
         self._buffer = memoryview(bytearray(2 * RECORD_BYTES))
         self._start = self._end = 0
         self._wire = (0, 0)
+        self._severed: tuple[socket.socket, ...] = ()
+        self.watch: Watch | None = None
+        """Other links whose end ends a wait for bytes of this one."""
         self.closed = False
 
-    def peek(self, nbytes: int, deadline: float) -> memoryview:
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._socket.fileno()
+
+    def peek(self, nbytes: int, deadline: float, *, wait: bool = True) -> memoryview:
         """The next ``nbytes`` (at most a record) without taking them: a deadline here loses nothing. ``skip`` takes them."""
         while self._end - self._start < nbytes:
             if len(self._buffer) - self._end < RECORD_BYTES:
                 waiting = self._end - self._start
                 self._buffer[:waiting] = self._buffer[self._start : self._end]
                 self._start, self._end = 0, waiting
-            self._end += self._receive(self._buffer[self._end :], deadline)
+            self._end += self._receive(self._buffer[self._end :], deadline, wait=wait)
         return self._buffer[self._start : self._start + nbytes]
+
+    def glance(self, nbytes: int) -> memoryview | None:
+        """As ``peek`` without waiting: None while fewer bytes are there. Raises EOFError, OSError."""
+        try:
+            return self.peek(nbytes, 0.0, wait=False)
+        except TimeoutError:
+            return None
 
     def skip(self, nbytes: int) -> None:
         """Take what ``peek`` showed."""
@@ -80,6 +96,49 @@ class TlsStream:
         for start in range(0, size, WRITE_CHUNK):
             self._send(view[start : start + WRITE_CHUNK], stall_s)
 
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Write as much as the kernel takes at once; returns how much that was."""
+        sent = 0
+        with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError), self._lock:
+            self._check_open()
+            while sent < len(data):
+                sent += self._socket.send(data[sent:] if sent else data)
+        return sent
+
+    def write_altered(self, data: bytes, stall_s: float) -> None:
+        """For injected faults: write ``data``, one bit of its first TLS record flipped after encryption."""
+        with self._lock:
+            self._check_open()
+            true, far = self._divert()
+            self._socket.send(data[:RECORD_BYTES])
+            record = bytearray(far.recv(2 * RECORD_BYTES))
+            os.dup2(true.fileno(), self._socket.fileno())
+        record[len(record) // 2] ^= 1
+        with true, far:
+            true.settimeout(stall_s)
+            true.sendall(record)
+        self.write(data[RECORD_BYTES:], stall_s)
+
+    def fall_silent(self) -> None:
+        """For injected faults: from now on nothing passes in either direction. The peer sees no end before ``mend``."""
+        with contextlib.suppress(OSError), self._lock:
+            if not self.closed and not self._severed:
+                self._severed = self._divert()
+
+    def mend(self) -> None:
+        """For injected faults: end the silence by ending the connection."""
+        for each in self._severed:
+            each.close()
+
+    def _divert(self) -> tuple[socket.socket, ...]:
+        """Put a socket in the place of the connection; returns the connection by another handle, and that socket's other end."""
+        true = socket.socket(fileno=os.dup(self._socket.fileno()))
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        os.dup2(near.fileno(), self._socket.fileno())
+        near.close()
+        return true, far
+
     def wire_bytes(self) -> tuple[int, int]:
         """Bytes that TCP sent and received on this connection (without retransmissions), after closing too; (0, 0) off Linux."""
         if sys.platform == "linux" and not self.closed:
@@ -104,16 +163,18 @@ class TlsStream:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in poll
         self._socket.close()
 
-    def _receive(self, view: memoryview, deadline: float) -> int:
+    def _receive(self, view: memoryview, deadline: float, *, wait: bool = True) -> int:
         tls = self._socket
         while True:
-            if not tls.pending():  # decrypted bytes inside OpenSSL are invisible to poll
-                self._wait(self._readable, deadline)
+            if wait and not tls.pending():  # decrypted bytes inside OpenSSL are invisible to poll
+                self._wait_readable(deadline)
             try:
                 with self._lock:
                     self._check_open()
                     count = tls.recv_into(view)
             except ssl.SSLWantReadError:
+                if not wait:
+                    raise TimeoutError from None
                 continue
             except ssl.SSLWantWriteError:
                 self._wait(self._writable, deadline)
@@ -139,6 +200,13 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 deadline = deadline or time.monotonic() + stall_s
                 self._wait(self._readable, deadline)
+
+    def _wait_readable(self, deadline: float) -> None:
+        if self.watch is None:
+            self._wait(self._readable, deadline)
+            return
+        self._check_open()
+        self.watch.wait(self._socket.fileno(), deadline)
 
     def _wait(self, poller: select.poll, deadline: float) -> None:
         self._check_open()

@@ -12,11 +12,14 @@ from moiety.net.link import Counters
 from moiety.net.reader import again, flat
 from moiety.net.stream import TlsStream
 from moiety.net.trust import RECORD_BYTES, stream_error
+from moiety.net.watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 INLINE_BYTES: Final = 256 * 1024  # above this the kernel's buffers may be full and two senders would wait for each other
+QUEUE_BYTES: Final = 64 << 20  # what may wait for one peer in this process, beside one more frame and the kernel's buffers
+LOOK_S: Final = 0.1  # how often a sender that waits for room looks whether its run has ended
 STALL_S: Final = 300.0  # how long the peer may take no byte; receivers have the tighter deadlines
 
 Piece = bytes | memoryview
@@ -32,6 +35,8 @@ class FrameWriter:
         self._changed = threading.Condition()
         self._queue: deque[list[Piece]] = deque()
         self._busy = 0  # frames queued or being written by the thread
+        self._queued_bytes = 0
+        self.watch: Watch | None = None
         self._thread: threading.Thread | None = None
         self._ending = False
 
@@ -63,22 +68,51 @@ class FrameWriter:
             pieces.append(b"".join(small))
         return [piece for piece in pieces if len(piece)]
 
-    def transmit(self, pieces: list[Piece]) -> None:
-        """Write encoded pieces now, or queue them behind a large frame or because they are large."""
+    @property
+    def queued_bytes(self) -> int:
+        """The size of the frames queued or being written by the thread."""
+        return self._queued_bytes
+
+    def transmit(self, pieces: list[Piece], *, patient: bool = True) -> None:
+        """Write encoded pieces at once as far as the kernel takes them; what is left, or large, or behind such, is queued.
+
+        ``patient``: wait while the queue is full.
+        """
         if self._failure is not None:
             raise again(self._failure)
         if not self._busy and sum(map(len, pieces)) <= INLINE_BYTES:
-            self._write(pieces)
+            pieces = self._write_now(pieces)
             if self._failure is not None:
                 raise again(self._failure)
-            return
+        if pieces:
+            self._enqueue(pieces, patient)
+
+    def _enqueue(self, pieces: list[Piece], patient: bool) -> None:
+        size = sum(map(len, pieces))
+        while patient and self._full(size):
+            if self.watch is not None:
+                self.watch.look()
         with self._changed:
+            if self._failure is not None:
+                raise again(self._failure)
+            if self._ending:
+                raise self._lost(EOFError())
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"moiety-send-{self._peer}", daemon=True)
                 self._thread.start()
             self._queue.append(pieces)
             self._busy += 1
+            self._queued_bytes += size
             self._changed.notify_all()
+
+    def _full(self, size: int) -> bool:
+        """Whether there is no room yet, after waiting a moment for it. The thread notices a peer that takes nothing at all."""
+
+        def room() -> bool:
+            return not self._busy or self._queued_bytes + size <= QUEUE_BYTES or self._ending or self._failure is not None
+
+        with self._changed:
+            return not self._changed.wait_for(room, LOOK_S)
 
     def flush(self, deadline_s: float) -> None:
         """Return when every queued frame is handed to the kernel; then the parts given to ``send`` may be changed."""
@@ -112,11 +146,24 @@ class FrameWriter:
                 if self._ending or self._failure is not None:
                     return
                 pieces = self._queue.popleft()
+            size = sum(map(len, pieces))
             self._write(pieces)
             pieces.clear()  # the caller's arrays are not kept alive while idle
             with self._changed:
                 self._busy -= 1
+                self._queued_bytes -= size
                 self._changed.notify_all()
+
+    def _write_now(self, pieces: list[Piece]) -> list[Piece]:
+        """What the kernel did not take, as a copy: the caller may change its parts at once."""
+        try:
+            for number, piece in enumerate(pieces):
+                sent = self._stream.write_now(piece)
+                if sent < len(piece):
+                    return [bytes(piece[sent:]), *map(bytes, pieces[number + 1 :])]
+        except (EOFError, OSError, ValueError) as error:
+            self._failure = self._lost(error)
+        return []
 
     def _write(self, pieces: list[Piece]) -> None:
         try:

@@ -1,0 +1,57 @@
+"""Several links that one thread serves: while it waits for one of them, it notices that another ends the run.
+
+A party that fails tells everybody, but who waits for somebody else would read the notice only at its own deadline. A watch polls
+all links at once. It looks at the header of a frame that nobody waits for yet, and leaves it where it is unless it is an abort.
+"""
+
+import select
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moiety.net.reader import FrameReader
+
+
+class Watch:
+    """Links add themselves with ``Link.watched``. One thread waits; it is the one that receives on all of them.
+
+    ``strict``: that another peer is gone without a word ends a wait too, as an abort does. Only for who decides when a session
+    ends (its owner): others may see peers leave in good order while they wait for their own word to leave.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self._poller = select.poll()
+        self._readers: dict[int, FrameReader] = {}
+        self._busy: set[int] = set()  # a frame waits there, so that nothing behind it can be seen
+
+    def add(self, descriptor: int, reader: "FrameReader") -> None:
+        """Watch one more link."""
+        self._readers[descriptor] = reader
+        self._poller.register(descriptor, select.POLLIN)
+
+    def wait(self, descriptor: int, deadline: float) -> None:
+        """Return when this link can be read. Raises TimeoutError, or what ended another link."""
+        if descriptor in self._busy:
+            self._busy.remove(descriptor)
+            self._poller.register(descriptor, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            # Even past the deadline look once: what has already come is not late.
+            ready = [found for found, _ in self._poller.poll(max(0.0, left * 1000.0))]
+            self._glance(found for found in ready if found != descriptor)
+            if descriptor in ready:
+                return
+            if not ready and left <= 0:
+                raise TimeoutError
+
+    def look(self) -> None:
+        """As ``wait``, without waiting: raises what ended a link."""
+        self._glance([found for found, _ in self._poller.poll(0)])
+
+    def _glance(self, ready: Iterable[int]) -> None:
+        for descriptor in ready:
+            if self._readers[descriptor].glance(strict=self._strict):
+                self._poller.unregister(descriptor)
+                self._busy.add(descriptor)
