@@ -1,8 +1,6 @@
 import io
-import json
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,15 +42,10 @@ def local() -> Iterator[LocalParties]:
 
 
 @pytest.fixture(scope="module")
-def faulty() -> Iterator[tuple[LocalParties, Callable[..., None]]]:
-    """Three parties with short deadlines, and a function that says what the next session shall suffer from."""
-    command = (sys.executable, str(Path(__file__).with_name("faulty_party.py")))
-    with start(deadlines=HASTY, commands=dict.fromkeys(PARTIES, command)) as parties:
-
-        def trouble(**fault: Any) -> None:
-            (parties.folder / "fault.json").write_text(json.dumps(fault))
-
-        yield parties, trouble
+def faulty() -> Iterator[LocalParties]:
+    """Three parties with short deadlines that fail on purpose, as ``inject`` says."""
+    with start(deadlines=HASTY, faults=True) as parties:
+        yield parties
 
 
 @dataclass

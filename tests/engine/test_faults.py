@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import numpy as np
 import psutil
@@ -29,12 +28,11 @@ from moiety.errors import (
     ReuseRefused,
 )
 from moiety.mpc.rounds import Role
-from moiety.net import Action, Fault, FaultyChannel
+from moiety.net import Fault, FaultyChannel, Injector, fault
 
 from . import plans
 from .conftest import HASTY, as_client, as_owner
 
-Faulty = tuple[LocalParties, Callable[..., None]]
 X = np.linspace(-2, 2, 4)
 PLAN = plans.chain(12)
 
@@ -56,25 +54,24 @@ def fails(local: LocalParties, *errors: type[MoietyError]) -> MoietyError:
 
 
 @pytest.fixture(autouse=True)
-def well_before_and_after(faulty: Faulty) -> object:
-    local, trouble = faulty
-    trouble()
-    works(local)
+def well_before_and_after(faulty: LocalParties) -> object:
+    faulty.inject()
+    works(faulty)
     yield
-    trouble()
-    works(local)
-    assert all(process.poll() is None for process in local.processes.values())
+    faulty.inject()
+    works(faulty)
+    assert all(process.poll() is None for process in faulty.processes.values())
 
 
 @pytest.mark.parametrize("name", PARTIES)
 @pytest.mark.parametrize("wave", [0, 1, 6])
-def test_killed_in_mid_run(faulty: Faulty, name: str, wave: int) -> None:
-    local, trouble = faulty
-    trouble(party=name, kill=wave)
+def test_killed_in_mid_run(faulty: LocalParties, name: str, wave: int) -> None:
+    local = faulty
+    local.inject(fault(name, wave, "kill"))
     error = fails(local, PeerLost, ChannelError)
     assert name in str(error)
     assert local.processes[name].wait(5) == -signal.SIGKILL
-    trouble()
+    local.inject()
     for other in PARTIES:
         assert other == name or local.processes[other].poll() is None
     local.restart(name)
@@ -84,27 +81,25 @@ GARBLED = (FrameError, PeerLost, ChannelError, InconsistentInput)
 """The wave's frame on the channel of the sender: a greeting and an agreement come before wave 0's digest."""
 
 
-@pytest.mark.parametrize("action", ["alter", "truncate", "duplicate", "drop", "close"])
-@pytest.mark.parametrize(
-    ("party", "peer", "purpose"), [("party1", "party2", "waves"), ("party2", "party1", "waves"), ("party0", "party2", "dealt")]
-)
-def test_garbled_frames(faulty: Faulty, action: str, party: str, peer: str, purpose: str) -> None:
-    local, trouble = faulty
-    trouble(party=party, peer=peer, purpose=purpose, action=action, frame=4, at=20)
+@pytest.mark.parametrize("action", ["lie=20", "alter", "truncate=20", "duplicate", "drop", "close"])
+@pytest.mark.parametrize(("party", "peer"), [("party1", "party2"), ("party2", "party1"), ("party0", "party2")])
+def test_garbled_frames(faulty: LocalParties, action: str, party: str, peer: str) -> None:
+    local = faulty
+    local.inject(Fault.parse(f"{party}@2>{peer}:{action}"))
     error = fails(local, *GARBLED, DeadlineExceeded)
     if action != "close":
         assert party in str(error)
 
 
-def test_a_frame_of_the_wrong_wave_names_the_op(faulty: Faulty) -> None:
-    local, trouble = faulty
-    trouble(party="party1", peer="party2", purpose="waves", action="duplicate", frame=4)
+def test_a_frame_of_the_wrong_wave_names_the_op(faulty: LocalParties) -> None:
+    local = faulty
+    local.inject(fault("party1", 2, "duplicate", peer="party2"))
     assert "rescale" in str(fails(local, FrameError))
 
 
-def test_silent_peer(faulty: Faulty) -> None:
-    local, trouble = faulty
-    trouble(party="party1", peer="party2", purpose="waves", action="delay", frame=5, seconds=4.0)
+def test_silent_peer(faulty: LocalParties) -> None:
+    local = faulty
+    local.inject(fault("party1", 3, "delay", peer="party2", amount=4.0))
     began = time.monotonic()
     error = fails(local, DeadlineExceeded, ChannelError)
     assert time.monotonic() - began < HASTY.result_s
@@ -112,29 +107,43 @@ def test_silent_peer(faulty: Faulty) -> None:
         assert text in str(error)
 
 
-def test_garbled_greeting(faulty: Faulty) -> None:
+@pytest.mark.parametrize("name", [*PARTIES, CLIENT])
+def test_partition(faulty: LocalParties, name: str) -> None:
+    """Nobody hears of the party any more, nor it of them: everybody's deadlines end the run."""
+    local = faulty
+    cut = fault(name, 0 if name == CLIENT else 4, "partition")
+    local.inject(cut)
+    injector = Injector(CLIENT, lambda: [cut] if name == CLIENT else [], lambda _: None)
+    with as_client(local, wrap=injector.wrap) as client, pytest.raises((DeadlineExceeded, ChannelError)) as caught:
+        client.run("chain", PLAN, plans.words(X))
+    assert "within" in str(caught.value)
+    local.inject()
+    as_client(local, wrap=injector.wrap).close()
+
+
+def test_garbled_greeting(faulty: LocalParties) -> None:
     """The session does not come to be; nobody hangs."""
-    local, trouble = faulty
-    for party, peer, purpose in (("party0", "party1", "dealt"), ("party2", "party1", "waves")):
-        trouble(party=party, peer=peer, purpose=purpose, action="alter", frame=0, at=60)
+    local = faulty
+    for party, peer in (("party0", "party1"), ("party2", "party1")):
+        local.inject(Fault.parse(f"{party}#0>{peer}:lie=60"))
         with pytest.raises((FrameError, PlanMismatch, ReuseRefused, ChannelError)):
             as_client(local)
 
 
-def test_client_vanishes(faulty: Faulty) -> None:
+def test_client_vanishes(faulty: LocalParties) -> None:
     """Whatever it was in the middle of: the connection is cut without a word."""
-    local, _ = faulty
+    local = faulty
     for frame in (1, 2, 3):  # roster, run, input
 
         def cut(link: object, purpose: str, frame: int = frame) -> object:
-            return FaultyChannel(link, Fault(Action.CLOSE, frame)) if link.peer == "party1" else link  # type: ignore[attr-defined, arg-type]
+            return FaultyChannel.once(link, f"client#{frame}:close") if link.peer == "party1" else link  # type: ignore[attr-defined, arg-type]
 
         with pytest.raises(ChannelError), as_client(local, wrap=cut) as client:
             client.run("chain", PLAN, plans.words(X))
 
 
-def test_client_killed(faulty: Faulty) -> None:
-    local, _ = faulty
+def test_client_killed(faulty: LocalParties) -> None:
+    local = faulty
     code = (
         "import os, signal\n"
         "from moiety.engine.directory import load\nfrom moiety.engine.owner import open_session\nfrom moiety.net import load_identity\n"
@@ -150,8 +159,8 @@ def test_client_killed(faulty: Faulty) -> None:
         time.sleep(0.05)
 
 
-def test_counter_restored_under_a_running_party(faulty: Faulty) -> None:
-    local, _ = faulty
+def test_counter_restored_under_a_running_party(faulty: LocalParties) -> None:
+    local = faulty
     place = local.folder / "party2" / COUNTER_FILE
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     snapshot = place.read_bytes()
@@ -163,9 +172,9 @@ def test_counter_restored_under_a_running_party(faulty: Faulty) -> None:
     place.write_bytes(later)
 
 
-def test_folder_restored_repeats_no_session(faulty: Faulty) -> None:
+def test_folder_restored_repeats_no_session(faulty: LocalParties) -> None:
     """A party restarted from an old copy of its folder takes part again, under ids that nobody used before."""
-    local, _ = faulty
+    local = faulty
     place = local.folder / "party1" / COUNTER_FILE
     snapshot, ids = place.read_bytes(), set()
     for _ in range(3):
@@ -179,9 +188,9 @@ def test_folder_restored_repeats_no_session(faulty: Faulty) -> None:
     assert len(ids) == 3
 
 
-def test_any_order(faulty: Faulty) -> None:
+def test_any_order(faulty: LocalParties) -> None:
     """A party that comes late is waited for."""
-    local, _ = faulty
+    local = faulty
     for late in PARTIES:
         local.end(late)
 
@@ -197,16 +206,16 @@ def test_any_order(faulty: Faulty) -> None:
         thread.join()
 
 
-def test_absent_party(faulty: Faulty) -> None:
-    local, _ = faulty
+def test_absent_party(faulty: LocalParties) -> None:
+    local = faulty
     local.end("party2")
     with pytest.raises(DeadlineExceeded, match=r"party2 at 127\.0\.0\.1"):
         as_client(local)
     local.restart("party2")
 
 
-def test_port_in_use(faulty: Faulty) -> None:
-    local, _ = faulty
+def test_port_in_use(faulty: LocalParties) -> None:
+    local = faulty
     port = local.directory.compute(Role.P0).port
     local.end("party0")
     local.spawn("party0")
@@ -222,8 +231,8 @@ def test_port_in_use(faulty: Faulty) -> None:
     local.restart("party1")
 
 
-def test_stops_in_good_order(faulty: Faulty) -> None:
-    local, _ = faulty
+def test_stops_in_good_order(faulty: LocalParties) -> None:
+    local = faulty
     for number in (signal.SIGTERM, signal.SIGINT):
         with as_client(local):
             process = local.processes["party1"]

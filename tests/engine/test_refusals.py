@@ -27,7 +27,7 @@ from moiety.errors import (
 )
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role
-from moiety.net import Action, Fault, FaultyChannel, Kind, create_identity, dial
+from moiety.net import FaultyChannel, Kind, create_identity, dial
 
 from . import plans
 from .conftest import STRANGER, as_client, as_owner
@@ -282,7 +282,7 @@ def test_different_plans(ready: LocalParties) -> None:
 
 def alter(peer: str, frame: int, at: int) -> Callable[..., object]:
     """Flip a bit of the words that one party gets: TLS protects them again afterwards, so only the protocol can notice."""
-    return lambda link, purpose: FaultyChannel(link, Fault(Action.ALTER, frame, at)) if link.peer == peer else link
+    return lambda link, purpose: FaultyChannel.once(link, f"client#{frame}:lie={at}") if link.peer == peer else link
 
 
 @pytest.mark.parametrize("peer", ["party1", "party2"])

@@ -21,10 +21,11 @@ import msgspec
 
 from moiety.engine import directory
 from moiety.engine.directory import Directory, Entry, Rules
+from moiety.engine.injection import write_faults
 from moiety.engine.limits import MODEST, Limits
 from moiety.engine.session import USUAL, Deadlines
 from moiety.errors import ChannelError, ConfigError, DeadlineExceeded
-from moiety.net import Identity, create_identity, load_identity
+from moiety.net import Fault, Identity, create_identity, load_identity
 
 PARTIES: Final = ("party0", "party1", "party2")
 MODEL_OWNER: Final = "model-owner"
@@ -43,6 +44,8 @@ class LocalParties:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     deadlines: Deadlines = USUAL
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    faults: Path | None = None
+    """The file that names faults which the parties commit, where they were started for that."""
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -67,6 +70,8 @@ class LocalParties:
         """Start one party's process; ``release`` lets it go on."""
         command = [*self.commands.get(name, COMMAND), str(self.folder / name), str(self.federation), "--name", name, "--parent"]
         command += ["--deadlines", msgspec.json.encode(self.deadlines).decode()]
+        if self.faults is not None:
+            command += ["--faults", str(self.faults)]
         if port is not None:
             command += ["--port", str(port)]
         place = self.folder / f"{name}.log"
@@ -96,6 +101,11 @@ class LocalParties:
         with contextlib.suppress(OSError):
             pipe.write(b"go\n")
             pipe.flush()
+
+    def inject(self, *faults: Fault) -> None:
+        """What sessions that open from now on suffer."""
+        assert self.faults is not None, "the parties were started to be faithful"
+        write_faults(self.faults, faults)
 
     def restart(self, name: str) -> None:
         """Start a party again, at its address in the federation file."""
@@ -132,15 +142,18 @@ def start(
     limits: Limits = MODEST,
     deadlines: Deadlines = USUAL,
     commands: Mapping[str, Sequence[str]] | None = None,
+    faults: bool = False,
 ) -> LocalParties:
     """Make identities in ``folder`` (default: a temporary one, mode 0700), start the parties and wait until they listen.
 
-    ``commands`` replaces the command of single parties (tests put faults there).
+    ``commands`` replaces the command of single parties; ``faults`` lets all of them fail on purpose (``LocalParties.inject``).
     """
     temporary = tempfile.TemporaryDirectory(prefix="moiety-") if folder is None else None
     place = Path(temporary.name if temporary else os.fspath(folder or ""))
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    local = LocalParties(place, deadlines=deadlines, commands=commands or {}, _temporary=temporary)
+    local = LocalParties(
+        place, deadlines=deadlines, commands=commands or {}, faults=place / "faults" if faults else None, _temporary=temporary
+    )
     try:
         identities = {name: create_identity(name, place / name) for name in (*PARTIES, *owners)}
         _write(local, identities, models, limits, dict.fromkeys(PARTIES, 0))
@@ -169,14 +182,17 @@ def _write(
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask, ask again, kill: the second time a party waits for no run."""
+    for end in (subprocess.Popen.terminate, subprocess.Popen.terminate, subprocess.Popen.kill):
+        for process in processes:
+            end(process)
+        deadline = time.monotonic() + STOP_S
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        if all(process.returncode is not None for process in processes):
+            break
     for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from moiety.engine.injection import injector
 from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
 from moiety.errors import MoietyError
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--name", help="fail unless the identity has this name")
     out.add_argument("--port", type=int, help="listen here instead of at the port in the file; 0 takes any free one")
     out.add_argument("--deadlines", default="{}", help='seconds as JSON, for example {"wave_s": 60}')
+    out.add_argument("--faults", type=Path, help="for tests: fail on purpose, as this file says (docs/failures.md)")
     out.add_argument("--parent", action="store_true", help="print the port, wait for a line on stdin, stop when stdin ends")
     return out
 
@@ -57,6 +59,8 @@ def main(arguments: list[str] | None = None, **seams: object) -> int:
     options, stop = parser().parse_args(arguments), threading.Event()
     settle()
     try:
+        if options.faults is not None:
+            seams["wrap"] = injector(options.faults, options.name).wrap
         deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)
         serve(
             options.folder,
