@@ -1,16 +1,24 @@
 """One family of errors. Every message says what happened, to which party, op or shape, and what to do next.
 
-A message never contains a secret: no values, no shares, no keys.
+A message never contains a secret: no values, no shares, no keys. Every code has a page in ``docs/errors``.
 """
 
 from typing import ClassVar
 
 
 class MoietyError(Exception):
-    """Base of every error moiety raises on purpose. ``code`` is stable; ``exit_status`` is what a command returns."""
+    """Base of every error moiety raises on purpose. ``code`` is stable; ``exit_status`` is what a command returns.
+
+    ``transient``: the same request may succeed when it is made again, and making it again tells nobody anything about a secret.
+    """
 
     code: ClassVar[str] = "MOI-000"
     exit_status: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.add_note(f"[{self.code}] `moiety explain {self.code}` says why, and what to do")  # in tracebacks only
 
 
 class ConfigError(MoietyError):
@@ -32,6 +40,7 @@ class ChannelError(MoietyError):
 
     code = "MOI-300"
     exit_status = 4
+    transient = True
 
 
 class PeerLost(ChannelError):
@@ -56,6 +65,7 @@ class AddressInUse(ChannelError):
     """The address to listen on is taken."""
 
     code = "MOI-304"
+    transient = False
 
 
 class PeerAborted(MoietyError):
@@ -63,6 +73,12 @@ class PeerAborted(MoietyError):
 
     code = "MOI-305"
     exit_status = 4
+
+
+class PeerStopping(ChannelError):
+    """The peer is being stopped in good order: it takes no new session and ended this one between two runs."""
+
+    code = "MOI-306"
 
 
 class PlanError(MoietyError):
@@ -82,6 +98,12 @@ class PlanMismatch(PlanError):
     """Parties hold different plans, or a run departs from the plan's wave table."""
 
     code = "MOI-402"
+
+
+class NotDeployed(PlanMismatch):
+    """A party does not hold the plan or the weights, for example because it was started anew; its owner must deploy again."""
+
+    code = "MOI-406"
 
 
 class PolicyRefused(PlanError):

@@ -22,6 +22,7 @@ lobby       connections of other compute parties that wait for their session
 status      the state of a party, told to members who ask
 party       the compute party's process
 owner       the owner's end of a session
+injection   faults that a party commits on purpose, for tests and chaos
 launch      start three compute parties on this machine
 federation  the public interface
 """

@@ -17,12 +17,12 @@ from moiety.compile import signature
 from moiety.compile.plan import Plan
 from moiety.engine import launch
 from moiety.engine.cost import Cost, cost
-from moiety.engine.deploy import Weights
+from moiety.engine.deploy import Weights, floats
 from moiety.engine.directory import Directory, load
 from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
-from moiety.errors import ConfigError, InputError
+from moiety.errors import ConfigError, InputError, MoietyError, NotDeployed
 from moiety.mpc.rounds import Words
 from moiety.net import Identity, load_identity
 from moiety.net.identity import KEY_FILE
@@ -101,18 +101,19 @@ class Federation:
 
         ``example_inputs`` (a tensor, a tuple, or a dict of keyword arguments) are public: shapes and ranges follow from them.
         ``public`` names inputs that are no secret; ``options`` go to ``compile_model``. A model of the same name is replaced.
+        Deploying the same weights again shares only what some party does not hold, for example since it was started anew.
         """
         args, kwargs = _split(example_inputs)
         called = name or type(model).__name__.lower()
         private = Private(self, called, _Source(model, args, kwargs, tuple(public), options))
-        private.compile(args, kwargs, replace=True)
+        private.compile(args, kwargs, replace=True, known=[one.weights for one in self._privates if one.name == called])
         self._privates.append(private)
         return private
 
-    def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> None:
-        """Give the parties plans that were compiled before, and the weights that they do not hold yet."""
+    def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
+        """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names."""
         with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
-            session.deploy(name, plans, weights, replace=replace)
+            return session.deploy(name, plans, weights, replace=replace)
 
     def model(self, name: str) -> "Private":
         """A model that somebody deployed, by the plans that all parties hold. The caller needs no PyTorch for it."""
@@ -160,17 +161,48 @@ class Private:
         self._session: OwnerSession | None = None
         self._last: tuple[Plan, RunReport | None] | None = None
 
-    def __call__(self, *args: Any, on_progress: Progress | None = None, **kwargs: Any) -> Any:
-        """The model's answer in the model's own structure.
+    def __call__(self, *args: Any, on_progress: Progress | None = None, retries: int = 0, **kwargs: Any) -> Any:
+        """The model's answer in the model's own structure. ``retries`` as for ``run``.
 
         Raises InputError for inputs that no deployed plan takes, RangeViolation when the answer would be meaningless.
         """
         plan = next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
-        result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress)
+        result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress, retries=retries)
         return signature.decode_outputs(plan, result.outputs, bool(result.flag))
 
-    def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
-        """Run one of the plans on ring elements. After a failed run the next one opens a new session; its caches are gone."""
+    def run(
+        self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None, retries: int = 0
+    ) -> RunResult:
+        """Run one of the plans on ring elements. After a failed run the next one opens a new session; its caches are gone.
+
+        ``retries``: how often to run again after a transient error (a peer, a connection or a deadline was lost), in a new
+        session, so with other masks throughout. A deployer also restores what a party lost that was started anew.
+        """
+        if retries and plan.states:
+            raise InputError("a run that uses caches cannot be repeated by itself: they ended with its session; repeat the whole answer")
+        while True:
+            try:
+                return self._run(plan, inputs, position, on_progress)
+            except MoietyError as error:
+                lost = isinstance(error, NotDeployed) and self._source is not None
+                if not retries or not (lost or error.transient):
+                    raise
+            retries -= 1
+            if lost:
+                self.restore()
+
+    def restore(self) -> tuple[str, ...]:
+        """Share again what some party no longer holds; returns the names of those weights. Raises ConfigError for a client."""
+        if self._source is None:
+            raise ConfigError(f"only who deployed {self.name!r} can restore it; ask its owner to deploy it again")
+        return self._federation.deploy_plans(self.name, self.plans, self._source.weights)
+
+    @property
+    def weights(self) -> Weights:
+        """What the caller shared as this model; nothing for who did not deploy it."""
+        return self._source.weights if self._source is not None else {}
+
+    def _run(self, plan: Plan, inputs: list[Words], position: int | None, on_progress: Progress | None) -> RunResult:
         if self._session is None or self._session.closed:
             self._session = self._federation.open()
         result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress)
@@ -190,8 +222,11 @@ class Private:
         if not self.plans:
             raise InputError(f"the parties hold no model {self.name!r}; ask its owner to deploy it")
 
-    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False) -> Plan:
-        """Compile the caller's model for public inputs like these and deploy the plan; shared weights stay."""
+    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False, known: Sequence[Weights] = ()) -> Plan:
+        """Compile the caller's model for public inputs like these and deploy the plan; shared weights stay.
+
+        ``replace`` what is deployed under the name, unless the last of ``known``, which is, has the same weights.
+        """
         from moiety.compile.model import compile_model  # the model owner's side alone needs PyTorch
 
         source = self._source
@@ -199,6 +234,7 @@ class Private:
         compiled = compile_model(source.model, args, dict(kwargs), public=source.public, ranges=source.ranges, **source.options)
         source.weights.update(compiled.weights)
         source.ranges = compiled.ranges
+        replace = replace and not (known and _equal(known[-1], compiled.weights))
         self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace)
         self.plans.append(compiled.plan)
         return compiled.plan
@@ -221,6 +257,11 @@ class Private:
 
     def __repr__(self) -> str:
         return f"<Private {self.name}, {len(self.plans)} plans>"
+
+
+def _equal(one: Weights, other: Weights) -> bool:
+    """Whether both have the same names and numbers."""
+    return one.keys() == other.keys() and all(np.array_equal(floats(one[name]), floats(other[name])) for name in one)
 
 
 def like(example: Any, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A compute party's side of one session: answer the owner's commands until it closes, leaves or something fails."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,16 @@ from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
 from moiety.engine.store import Model, PartySources, Store, position_row
 from moiety.engine.waves import Bound
-from moiety.errors import ChannelError, LimitReached, MoietyError, PeerAborted, PlanMismatch, PolicyRefused
+from moiety.errors import (
+    ChannelError,
+    DeadlineExceeded,
+    LimitReached,
+    MoietyError,
+    NotDeployed,
+    PeerAborted,
+    PeerStopping,
+    PolicyRefused,
+)
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.rounds import Role
 from moiety.net import AbortReceived, Kind
@@ -45,6 +55,9 @@ REASON: Final = 300
 """Characters of a refusal's text that the audit log keeps."""
 DECODED: Final = 4
 """Memory that a plan takes while it is checked, for each of its bytes."""
+STARTED: Final = time.monotonic()
+PAUSE_S: Final = 1.0
+"""An owner who said nothing for so long is not in the middle of something; and how often an idle session looks around."""
 
 
 @dataclass(slots=True)
@@ -60,6 +73,8 @@ class House:
     audit: AuditLog
     log: Callable[[str], None]
     """Takes one line for each event."""
+    stopping: threading.Event
+    """Set when the party is to stop: what runs may end, nothing new begins."""
     watcher: Watcher | None = None
     served: set[str] = field(default_factory=set)
     """Owners that ran something."""
@@ -90,7 +105,7 @@ class Member:
         try:
             while True:
                 self._wire = wire_bytes(self.session)
-                command = hear_command(self.session.receive[Role.CLIENT], self.house.deadlines.idle_s)
+                command = self._next_command()
                 if isinstance(command, Close):
                     return
                 self._answer(command)
@@ -131,6 +146,21 @@ class Member:
         self._record(
             "refused", getattr(command, "model", ""), command=type(command).__name__.lower(), **named, code=code, reason=reason[:300]
         )
+
+    def _next_command(self) -> Command:
+        """Raises PeerStopping when the party is being stopped and the owner is not in the middle of something."""
+        house, idle_s = self.house, self.house.deadlines.idle_s
+        deadline = time.monotonic() + idle_s
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                return hear_command(self.session.receive[Role.CLIENT], min(left, PAUSE_S))
+            except DeadlineExceeded:
+                if house.stopping.is_set():
+                    raise PeerStopping(f"{house.name} is being stopped and ends the session, in which nothing is running") from None
+                if left <= PAUSE_S:
+                    text = f"{self.session.owner} gave no command for {idle_s:.3g} s; let it open a new session"
+                    raise DeadlineExceeded(text) from None
 
     def _say(self, message: Holding | Fine | Done) -> None:
         say(self.session.send[Role.CLIENT], message)
@@ -189,8 +219,10 @@ class Member:
         wanted = command.plan if isinstance(command, Run) else command.hash
         bound = model.plans.get(wanted)
         if bound is None:
-            raise PlanMismatch(
-                f"{self.house.name} holds no plan {wanted[:12]} of the model {command.model!r}; deploy it to all three parties first"
+            held = "other plans" if model.plans else "nothing"
+            raise NotDeployed(
+                f"{self.house.name}, whose process is {time.monotonic() - STARTED:.0f} s old, holds no plan {wanted[:12]} of the model "
+                f"{command.model!r}, only {held}: what a party holds is gone when it ends, so let the model's owner deploy it again"
             )
         return bound
 

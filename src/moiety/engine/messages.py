@@ -54,10 +54,11 @@ class Ready(Message, frozen=True):
 
 
 class Greeting(Message, frozen=True):
-    """Party to party, first thing on a channel: the session id, and a secret for the pair key."""
+    """Party to party, first thing on a channel: the session id, a secret for the pair key, and a number of my process's own."""
 
     session: Digest
     secret: Secret
+    life: Number
 
 
 class Ask(Message, frozen=True):

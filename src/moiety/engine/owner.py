@@ -82,11 +82,13 @@ class OwnerSession:
         plans = set.intersection(*(set(one.plans) for one in heard))
         return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans))
 
-    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> None:
-        """Share the weights that the plans read and the parties do not hold yet, then give them the plans.
+    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
+        """Share the weights that the plans read and some party does not hold, then give them the plans. Returns those weights' names.
 
-        ``weights`` maps names to float arrays, or to callables that make one when its turn comes. A name stands for one
-        content: give other weights under new names, or ``replace`` all that was held under the model's name.
+        What one party lost is shared again with all three, under fresh masks: nobody keeps the old ones, and two contents under
+        one mask would tell their difference. ``weights`` maps names to float arrays, or to callables that make one when its turn
+        comes. A name stands for one content: give other weights under new names, or ``replace`` all that was held under the
+        model's name.
         """
         held = Holding({}, ()) if replace else self.holding(model)
         wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
@@ -99,13 +101,14 @@ class OwnerSession:
             for plan in plans:
                 if plan.hash not in held.plans:
                     self._add(model, plan)
+        return tuple(tensor.name for tensor in fresh)
 
     def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights, replace: bool) -> None:
         self._deployments += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
         message = Deploy(model, self._deployments, tensors, replace)
         self._tell_all(lambda role: Deploy(model, self._deployments, tensors, replace, **_given(role, streams)))
-        send_weights(self.session, message, weights, streams, self.deadlines.result_s)
+        send_weights(self.session, message, weights, streams)
         self._all_fine("that it has the weights")
         self._tell_all(lambda role: Keep())
         self._all_fine("that it keeps the weights")

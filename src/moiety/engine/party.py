@@ -27,7 +27,7 @@ from moiety.engine.quota import Quotas
 from moiety.engine.session import DEALT, SESSION, USUAL, WAVES, Deadlines, Opening, Session, Wrap, abort_all, join, unchanged
 from moiety.engine.status import STATUS, Desk
 from moiety.engine.store import Store
-from moiety.errors import AuditError, ChannelError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PolicyRefused
+from moiety.errors import AuditError, ConfigError, DeadlineExceeded, IdentityError, LimitReached, MoietyError, PeerStopping, PolicyRefused
 from moiety.mpc.rounds import Role
 from moiety.net import Identity, Link, Listener, Peer, load_identity
 
@@ -54,6 +54,10 @@ class Party:
     begun: bool = False
     lobby: Lobby = field(default_factory=Lobby)
     stopping: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)
+    """Set when it is told to stop a second time."""
+    life: int = field(default_factory=lambda: int.from_bytes(os.urandom(7)))
+    _lives: dict[str, int] = field(default_factory=dict)
     _open: dict[threading.Thread, Link | Session] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,7 +69,8 @@ class Party:
                 quotas.restore(entry["by"], entry["model"], entry["time"][:10])
         store = Store()
         self.desk = Desk(self.directory, self.identity.name, self.role, store.models, self._owners, lambda: memory.taken)
-        self.house = House(self.identity.name, self.directory, self.deadlines, store, memory, quotas, self.audit, self.log, self.watcher)
+        name, seams = self.identity.name, (self.log, self.stopping, self.watcher)
+        self.house = House(name, self.directory, self.deadlines, store, memory, quotas, self.audit, *seams)
         rules = hashlib.sha256(self.directory.path.read_bytes()).hexdigest()
         self.audit.write("start", role=self.role.name, federation=rules)
         self.begun = True
@@ -93,13 +98,18 @@ class Party:
     def receive(self, listener: Listener) -> None:
         """Take connections until the party stops."""
         while not self.stopping.is_set():
-            try:
-                link = listener.accept(deadline_s=LOOK_S)
-            except (DeadlineExceeded, IdentityError):
-                continue  # refusals were logged when they happened
-            except ChannelError:
-                return
-            self._place(link)
+            self._take(listener)
+
+    def drain(self, listener: Listener) -> None:
+        """Take no new session; let those go on in which something runs, until all ended, time is up or somebody is in a hurry."""
+        deadline = time.monotonic() + self.deadlines.stop_s
+        self.log(f"is being stopped: {len(self._open)} sessions may go on for {self.deadlines.stop_s:g} s")
+        while self._open and not self.hurry.is_set() and time.monotonic() < deadline:
+            self._take(listener)
+
+    def _take(self, listener: Listener) -> None:
+        with contextlib.suppress(DeadlineExceeded, IdentityError):  # refusals were logged when they happened
+            self._place(listener.accept(deadline_s=LOOK_S))
 
     def _place(self, link: Link) -> None:
         """An owner gets a thread; another compute party's channel waits for its session."""
@@ -116,7 +126,7 @@ class Party:
         else:
             self._turn_away(link, f"{link.peer} may not connect to {self.identity.name} for {purpose[:32]!r}; compare the federation files")
 
-    def _turn_away(self, link: Link, text: str, kind: type[PolicyRefused] = PolicyRefused) -> None:
+    def _turn_away(self, link: Link, text: str, kind: type[MoietyError] = PolicyRefused) -> None:
         self.log(f"refused {kind.code}: {text}")
         self._record("refused", by=link.peer, command="connect", code=kind.code, reason=text[:REASON])
         # In a thread: the peer may take its time to read why.
@@ -131,6 +141,9 @@ class Party:
             self.log(f"{error.code}: {error}")
 
     def _begin(self, link: Link) -> None:
+        if self.stopping.is_set():
+            self._turn_away(link, f"{self.identity.name} is being stopped and takes no new session", PeerStopping)
+            return
         with self._turn:
             full = self._full(link.peer)
             if full is None:
@@ -157,14 +170,27 @@ class Party:
     def _converse(self, control: Link) -> None:
         link, session, error = self.wrap(control, SESSION), None, None
         try:
-            opening = Opening(self.directory, self.identity, self.role, self.counter.advance, self.lobby.take, self.deadlines, self.wrap)
-            session = join(opening, link)
+            session = join(self._opening(), link)
             self._keep(session)
             self.log(f"session {session.id.hex()[:12]} with {link.peer} begins")
+            self._notice(session)
             Member(self.house, session).serve()
         except BaseException as problem:
             error = problem
         self._end(link, session, error)
+
+    def _opening(self) -> Opening:
+        return Opening(
+            self.directory, self.identity, self.role, self.counter.advance, self.lobby.take, self.deadlines, self.life, self.wrap
+        )
+
+    def _notice(self, session: Session) -> None:
+        """Say so when another party is another process than it was: what was shared with it is gone."""
+        with self._turn:
+            new = [name for name, life in session.lives.items() if self._lives.get(name, life) != life]
+            self._lives.update(session.lives)
+        for name in new:
+            self.log(f"{name} was started anew since its last session: weights and plans must be deployed again before it can run them")
 
     def _keep(self, session: Session) -> None:
         with self._turn:
@@ -190,7 +216,7 @@ class Party:
         with self._turn:
             threads = dict(self._open)
         for open_ in threads.values():
-            open_.abort(ChannelError.code, f"{self.identity.name} is stopping")
+            open_.abort(PeerStopping.code, f"{self.identity.name} is being stopped and waits no longer for this session")
             open_.close()
         for thread in threads:
             thread.join(FAREWELL_S)
@@ -202,7 +228,7 @@ class Party:
 
 
 def _notes(error: BaseException) -> str:
-    notes = " ".join(getattr(error, "__notes__", ()))
+    notes = " ".join(note for note in getattr(error, "__notes__", ()) if "moiety explain" not in note)
     if isinstance(error, MoietyError):
         return f" [{notes}]" if notes else ""
     # Where, but not the message: it was not written with secrets in mind.
@@ -224,7 +250,9 @@ def serve(
     out: TextIO | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Run the party whose identity is in ``folder`` until SIGTERM, SIGINT or ``stop``.
+    """Run the party whose identity is in ``folder`` until SIGTERM, SIGINT or ``stop``: then runs may end, within ``stop_s``.
+
+    A second signal stops it at once.
 
     ``port`` overrides the file's (0: any free one). ``announce`` is told the port once the party listens and before it
     takes connections; the federation file is read again when it returns. Raises ConfigError, IdentityError, AddressInUse.
@@ -250,7 +278,7 @@ def serve(
             on_refused=lambda reason: party.log(f"refused: {reason}"),
             stall_s=deadlines.stall_s,
         )
-        with _signals(party.stopping):
+        with _signals(party.stopping, party.hurry):
             try:
                 if announce is not None:
                     announce(listener.port)
@@ -258,6 +286,7 @@ def serve(
                 party.begin()
                 party.log(f"listens on {mine.host}:{listener.port} as {role.name}")
                 party.receive(listener)
+                party.drain(listener)
             finally:
                 listener.close()
     finally:
@@ -278,12 +307,16 @@ def _pinned(directory: Directory, identity: Identity) -> Peer:
 
 
 @contextlib.contextmanager
-def _signals(stopping: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the party; only the main thread of a process can be told."""
+def _signals(stopping: threading.Event, hurry: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the party, the second time in a hurry; only the main thread of a process can be told."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def told(*_: object) -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -6,7 +6,8 @@ P0 -> P1, P0 -> P2       the dealt stream and P0's word on what is about to run;
 P1 -> P2, P2 -> P1       the waves: one channel for each direction, the sender dials
 ```
 
-Closing the channels wakes everybody who waits, so an abort needs no draining, and sessions do not touch each other. What the
+Every member watches all channels on which it may be told something while it waits for one of them, so the end of a session
+reaches everybody at once, whomever they wait for. An abort needs no draining, and sessions do not touch each other. What the
 parties must agree on they compare on their own channels; the owner only carries public contributions between them.
 """
 
@@ -23,7 +24,7 @@ from moiety.engine.messages import Agreement, Greeting, Here, Open, Ready, Roste
 from moiety.errors import ChannelError, FrameError, InconsistentInput, PlanMismatch, ReuseRefused
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role
-from moiety.net import Identity, Link, Peer, dial
+from moiety.net import Identity, Link, Peer, Watch, dial
 
 VERSION: Final = 1
 SESSION: Final = "session"  # purposes of channels
@@ -45,10 +46,12 @@ class Deadlines:
     """How long each kind of wait may last. ``docs/trust.md`` says which must exceed which."""
 
     open_s: float = 30.0
+    absent_s: float = 5.0
     wave_s: float = 120.0
     result_s: float = 600.0
     idle_s: float = 3600.0
     stall_s: float = 300.0
+    stop_s: float = 30.0
 
 
 USUAL: Final = Deadlines()
@@ -65,6 +68,8 @@ class Session:
     send: dict[Role, Link]
     receive: dict[Role, Link]
     pairs: dict[Key, bytes] = field(default_factory=dict)
+    lives: dict[str, int] = field(default_factory=dict)
+    """A number for the process of every party that spoke to this one: another number, another process."""
     last_run: int = 0
     last_deploy: int = 0
 
@@ -107,8 +112,9 @@ class Opening:
     identity: Identity
     role: Role
     advance: Callable[[], int]
-    take: Callable[[str, str, bytes, float], Link]
+    take: Callable[[str, str, bytes, float, Callable[[], None]], Link]
     deadlines: Deadlines
+    life: int = 0
     wrap: Wrap = unchanged
 
 
@@ -138,6 +144,8 @@ def join(opening: Opening, control: Link) -> Session:
 
 def _join(opening: Opening, control: Link, made: list[Link]) -> Session:
     names, me, seconds = opening.directory.members, opening.role, opening.deadlines.open_s
+    watch = Watch()
+    control.watched(watch)
     asked = hear(control, Open, deadline_s=seconds, awaited="the opening of a session")
     if asked.version != VERSION or asked.parties != names:
         raise PlanMismatch(
@@ -156,11 +164,14 @@ def _join(opening: Opening, control: Link, made: list[Link]) -> Session:
         link = _dial(opening, opening.directory.compute(role), purpose, locator, deadline)
         made.append(link)
         session.send[role] = link
+        if me is not Role.P0:  # who hears nothing from P1 and P2, not even why they end: its owner tells it
+            link.watched(watch)
     for role, purpose in _awaited(me):
-        link = opening.wrap(opening.take(names[role], purpose, locator, deadline - time.monotonic()), purpose)
+        link = opening.wrap(opening.take(names[role], purpose, locator, deadline - time.monotonic(), watch.look), purpose)
         made.append(link)
+        link.watched(watch)
         session.receive[role] = link
-    session.pairs = _greet(session, deadline)
+    session.pairs = _greet(session, opening.life, deadline)
     session.send[Role.CLIENT] = session.receive[Role.CLIENT] = control
     say(control, Ready(session.id))
     return session
@@ -184,15 +195,16 @@ def _awaited(me: Role) -> list[tuple[Role, str]]:
 
 def _dial(opening: Opening, peer: Peer, purpose: str, locator: bytes, deadline: float) -> Link:
     left = max(0.001, deadline - time.monotonic())
-    channel = dial(opening.identity, peer, purpose=purpose, session=locator, deadline_s=left, stall_s=opening.deadlines.stall_s)
+    absent_s, stall_s = opening.deadlines.absent_s, opening.deadlines.stall_s
+    channel = dial(opening.identity, peer, purpose=purpose, session=locator, deadline_s=left, absent_s=absent_s, stall_s=stall_s)
     return opening.wrap(channel, purpose)
 
 
-def _greet(session: Session, deadline: float) -> dict[Key, bytes]:
+def _greet(session: Session, life: int, deadline: float) -> dict[Key, bytes]:
     """Compare session ids and make the pair keys. P0 speaks to both; P1 and P2 also to each other."""
     secrets = {role: os.urandom(32) for role in session.send}
     for role, link in session.send.items():
-        say(link, Greeting(session.id, secrets[role]))
+        say(link, Greeting(session.id, secrets[role], life))
     heard: dict[Role, bytes] = {}
     for role, link in session.receive.items():
         left = max(0.001, deadline - time.monotonic())
@@ -200,6 +212,7 @@ def _greet(session: Session, deadline: float) -> dict[Key, bytes]:
         if greeting.session != session.id:
             raise ReuseRefused(f"{link.peer} means another session than this party: the owner did not tell both the same; open a new one")
         heard[role] = greeting.secret
+        session.lives[session.names[role]] = greeting.life
     found = {}
     for pair, key in keys.PAIR.items():
         if session.role in pair:
@@ -266,7 +279,8 @@ def open_as_owner(directory: Directory, identity: Identity, deadlines: Deadlines
         for role in PARTIES:
             left = max(0.001, deadline - time.monotonic())
             peer = directory.compute(role)
-            channel = dial(identity, peer, purpose=SESSION, session=locator, deadline_s=left, stall_s=deadlines.stall_s)
+            absent_s, stall_s = deadlines.absent_s, deadlines.stall_s
+            channel = dial(identity, peer, purpose=SESSION, session=locator, deadline_s=left, absent_s=absent_s, stall_s=stall_s)
             links[role] = wrap(channel, SESSION)
         return _lead(directory, identity.name, links, deadline)
     except BaseException:
@@ -278,6 +292,9 @@ def _lead(directory: Directory, owner: str, links: dict[Role, Link], deadline: f
     def left() -> float:
         return max(0.001, deadline - time.monotonic())
 
+    watch = Watch(strict=True)
+    for link in links.values():
+        link.watched(watch)
     for link in links.values():
         say(link, Open(VERSION, directory.members))
     here = [hear(link, Here, deadline_s=left(), awaited="its part of the session id") for link in links.values()]

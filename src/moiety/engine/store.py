@@ -10,7 +10,7 @@ from moiety.engine import keys
 from moiety.engine.messages import Tensor
 from moiety.engine.states import States
 from moiety.engine.waves import Bound
-from moiety.errors import InputError, LimitReached, PlanMismatch, PolicyRefused
+from moiety.errors import InputError, LimitReached, NotDeployed, PlanMismatch, PolicyRefused
 from moiety.mpc.rep3 import Weight
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
@@ -47,7 +47,7 @@ class Model:
         for wanted in plan.weights:
             held = self.weights.get(wanted.name)
             if held is None:
-                raise PlanMismatch(f"the plan reads the weight {wanted.name!r}, which was not shared here; deploy the model again")
+                raise NotDeployed(f"the plan reads the weight {wanted.name!r}, which was not shared here; deploy the model again")
             if (held.tensor.shape, held.tensor.fraction, held.tensor.packed) != (wanted.shape, wanted.fraction, wanted.packed):
                 raise PlanMismatch(f"the weight {wanted.name!r} was shared in another shape or precision than the plan reads")
             parts += [wanted.name, held.sharing]

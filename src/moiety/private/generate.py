@@ -15,7 +15,7 @@ from moiety.compile import signature
 from moiety.compile.plan import Plan
 from moiety.engine.owner import Progress
 from moiety.engine.report import RunReport, RunResult
-from moiety.errors import InputError, PlanError
+from moiety.errors import InputError, MoietyError, PlanError
 from moiety.mpc.rounds import Words
 
 
@@ -110,43 +110,68 @@ def generate(
     max_new_tokens: int,
     end: Collection[int] | None = None,
     whole: bool = False,
+    retries: int = 0,
     on_progress: Progress | None = None,
 ) -> Iterator[Token]:
     """Yield tokens as they are revealed, the likeliest each time, until one of ``end`` (which is yielded too) or the limit.
 
     ``end`` is by default what the plans name. The number of runs tells the parties how long the answer is; with ``whole`` the
-    runs go on to the limit after its end, so that they learn nothing of it.
+    runs go on to the limit after its end, so that they learn nothing of it. After a transient error, ``retries`` times at most,
+    a new session takes in again what is known so far, and the answer goes on.
 
     Raises InputError here, before anything is sent, when prompt and answer do not fit what is deployed; RangeViolation while
     running when a value left its calibrated range.
     """
     decoder = Decoder.of(runner.plans)
     decoder.check(prompt, max_new_tokens)
-    return _tokens(runner, decoder, list(prompt), max_new_tokens, decoder.end if end is None else end, whole, on_progress)
+    reading = _Reading(runner, decoder, list(prompt), retries, on_progress)
+    return _tokens(reading, len(prompt) + max_new_tokens, decoder.end if end is None else end, whole)
 
 
-def _tokens(
-    runner: Runner, decoder: Decoder, prompt: list[int], limit: int, end: Collection[int], whole: bool, on_progress: Progress | None
-) -> Iterator[Token]:
-    first = decoder.opening(len(prompt))
-    result = _run(runner, decoder.prefill[first], prompt[:first], None, on_progress)
-    plan, runs, position = decoder.prefill[first], [result.report], first
-    for token in prompt[first:]:
-        plan = decoder.step(position)
-        result = _run(runner, plan, [token], position, on_progress)
-        runs.append(result.report)
-        position += 1
-    over = False
-    for number in range(limit):
+class _Reading:
+    """Takes tokens in, private run after private run; ``stored`` of them are in the caches of the runner's session."""
+
+    def __init__(self, runner: Runner, decoder: Decoder, tokens: list[int], retries: int, on_progress: Progress | None) -> None:
+        self.tokens = tokens
+        self._runner, self._decoder, self._retries, self._on_progress = runner, decoder, retries, on_progress
+        self._opening = decoder.opening(len(tokens))
+        self._stored = 0
+
+    def run(self) -> tuple[Plan, RunResult, list[RunReport]]:
+        """Take in every token that is not stored; the plan and the result of the last one, and all reports."""
+        reports: list[RunReport] = []
+        while True:
+            try:
+                plan, result = self._next()
+                reports.append(result.report)
+                if self._stored == len(self.tokens):
+                    return plan, result, reports
+            except MoietyError as error:
+                if not error.transient or not self._retries:
+                    raise
+                self._retries -= 1
+                self._stored = 0  # the caches ended with their session
+
+    def _next(self) -> tuple[Plan, RunResult]:
+        count = 1 if self._stored else self._opening
+        plan = self._decoder.step(self._stored) if self._stored else self._decoder.prefill[count]
+        part = self.tokens[self._stored : self._stored + count]
+        result = _run(self._runner, plan, part, self._stored or None, self._on_progress)
+        self._stored += count
+        return plan, result
+
+
+def _tokens(reading: _Reading, limit: int, end: Collection[int], whole: bool) -> Iterator[Token]:
+    over, first = False, len(reading.tokens)
+    while True:
+        plan, result, reports = reading.run()
         chosen, logits = _chosen(plan, result)
         if not over:
-            yield Token(chosen, number, logits, tuple(runs))
+            yield Token(chosen, len(reading.tokens) - first, logits, tuple(reports))
         over = over or chosen in end
-        if number + 1 == limit or (over and not whole):
+        reading.tokens.append(chosen)
+        if len(reading.tokens) == limit or (over and not whole):
             return
-        plan = decoder.step(position)
-        result = _run(runner, plan, [chosen], position, on_progress)
-        runs, position = [result.report], position + 1
 
 
 def _run(runner: Runner, plan: Plan, tokens: list[int], position: int | None, on_progress: Progress | None) -> RunResult:
