@@ -98,6 +98,20 @@ def test_doctor() -> None:
     assert all(word in shown for word in ("machine", "kernels", "packages", "SmolLM2"))
 
 
+@pytest.mark.parametrize("code", ["MOI-302", "moi-302", "302"])
+def test_explain(code: str) -> None:
+    shown = run("explain", code)
+    assert shown.stdout.startswith("# MOI-302: ")
+    assert json.loads(run("explain", code, "--json").stdout)["page"] == shown.stdout
+
+
+def test_explain_all() -> None:
+    shown = run("explain").stdout.splitlines()
+    assert len(shown) == len(json.loads(run("explain", "--json").stdout)) > 20
+    assert "MOI-600  a number was about to be used twice" in shown
+    assert "there is no error '299'; the codes are MOI-000," in error(run("explain", "299"), "MOI-100", 2)
+
+
 def test_keys(tmp_path: Path) -> None:
     folder = str(tmp_path / "alice")
     made = run("keys", "alice", "--folder", folder, "--role", "p1")

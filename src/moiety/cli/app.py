@@ -126,11 +126,12 @@ def party(
     federation: Annotated[Path, typer.Option(help="Your copy of the federation file.")] = Path("federation.toml"),
     folder: Annotated[Path | None, typer.Option(help="The folder with your key, if not beside your certificate.")] = None,
     port: Annotated[int | None, typer.Option(help="Listen here instead of at the file's port.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="For tests: fail on purpose, as this file says (docs/failures.md).")] = None,
 ) -> None:
     """Run one compute party until it is stopped."""
     from moiety.cli.party import party as run
 
-    run(name, federation, folder, port)
+    run(name, federation, folder, port, faults)
 
 
 @app.command()
@@ -172,6 +173,33 @@ def deploy(
         data=data,
         as_json=as_json,
     )
+
+
+@app.command()
+@reported
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="Such as MOI-302, or 302; none: list all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what an error code means, why it happens and what to do."""
+    from moiety.cli.explain import explain as run
+
+    run(code, as_json)
+
+
+@app.command()
+@reported
+def chaos(
+    runs: Annotated[int, typer.Option(min=1, help="How many faults.")] = 100,
+    seed: Annotated[int, typer.Option(help="Draws the same faults again.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Federations that suffer at once.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Let random faults befall private runs on real processes; 1 if any does not end in the right answer or an expected error."""
+    from moiety.cli.chaos import run
+
+    if not run(runs, seed, jobs, as_json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -18,7 +18,7 @@ EPILOG: Final = (
     "Exit status: 0 done; 1 failed otherwise, answers disagree, or a claim does not hold; 2 wrong usage, file or folder; 3 wrong "
     "certificate or name; 4 connection lost, late or taken; 5 plan refused or not runnable; 6 input or value out of range; 7 a run "
     "number would be used twice; 8 programming error; 9 audit log broken; 130 interrupted. Every error line names its kind as "
-    "\\[MOI-nnn]."
+    "\\[MOI-nnn]; `moiety explain` knows them."
 )
 
 P = ParamSpec("P")

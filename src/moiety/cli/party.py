@@ -8,8 +8,10 @@ import msgspec
 
 from moiety.cli.output import print_json, remark
 from moiety.engine.directory import COMPUTE, load
+from moiety.engine.injection import injector
 from moiety.engine.party import serve
 from moiety.engine.party_main import settle
+from moiety.engine.session import unchanged
 from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
@@ -23,15 +25,16 @@ answers_per_day = 1000"""
 """Rules as the federation file has them."""
 
 
-def party(name: str, federation: Path, folder: Path | None, port: int | None) -> None:
+def party(name: str, federation: Path, folder: Path | None, port: int | None, faults: Path | None) -> None:
     """Run one compute party until it is told to stop. Its log goes to stderr."""
+    wrap = injector(faults, name).wrap if faults is not None else unchanged
     place = folder
     if place is None:
         directory = load(federation)
         directory.check_known(name)
         place = directory.folder(name)
     settle()
-    serve(place, federation, name, port=port)
+    serve(place, federation, name, port=port, wrap=wrap)
 
 
 def keys(name: str, folder: Path | None, role: str, address: str | None, as_json: bool) -> None:
