@@ -1,0 +1,214 @@
+"""Random single faults on real processes: every run ends in an error of an expected kind, or in the right answer, within its deadline.
+
+One fault at a time befalls one member, in one wave (or at one of the messages that open a session), of a run of a small model. What
+then counts as well is said by ``EXPECTED``; anything else, a late end, or a process that died of it is a failure of moiety.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from moiety.compile import signature
+from moiety.compile.plan import LINKS, Plan
+from moiety.engine.deploy import Weights
+from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
+from moiety.engine.owner import OwnerSession, open_session
+from moiety.engine.session import Deadlines
+from moiety.errors import ChannelError, DeadlineExceeded, FrameError, MoietyError, PeerLost
+from moiety.mpc.rounds import Role, Words
+from moiety.net import Fault, FaultKind, Injector, Kind, Link
+
+SWIFT: Final = Deadlines(open_s=4.0, absent_s=2.0, wave_s=1.0, result_s=2.5, idle_s=60.0, stall_s=5.0, stop_s=5.0)
+SLACK_S: Final = 6.0
+"""What a run may take beyond its deadlines: closing channels, and a machine that has other things to do."""
+RIGHT: Final = "right"
+WRONG: Final = "WRONG"
+LATE: Final = "LATE"
+DIED: Final = "DIED"
+KINDS: Final = (FaultKind.DROP, FaultKind.DELAY, FaultKind.DUPLICATE, FaultKind.ALTER, FaultKind.KILL, FaultKind.PARTITION)
+_GONE: Final = {PeerLost.code, ChannelError.code}
+EXPECTED: Final[Mapping[FaultKind, set[str]]] = {
+    FaultKind.DROP: {FrameError.code, DeadlineExceeded.code},
+    FaultKind.DELAY: {RIGHT, DeadlineExceeded.code},
+    FaultKind.DUPLICATE: {RIGHT, FrameError.code},
+    FaultKind.ALTER: {FrameError.code, *_GONE},
+    FaultKind.KILL: {*_GONE, DeadlineExceeded.code},
+    FaultKind.PARTITION: {DeadlineExceeded.code},
+}
+"""How a run may end that suffered a fault: by the code of its error, or ``RIGHT``. Unstruck, only ``RIGHT``."""
+OPENING: Final = 3
+"""Frames that a member sends to each other one before the first wave, at least."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A small model: its plan, what it needs, one input, and the answer with its tolerance."""
+
+    name: str
+    plan: Plan
+    weights: Weights
+    inputs: list[Words]
+    answer: Any
+    tolerance: float
+
+    def right(self, outputs: Sequence[Words]) -> bool:
+        """Whether these are the answer."""
+        found = np.asarray(signature.decode_outputs(self.plan, outputs, False))
+        return bool(np.abs(found - self.answer).max() <= self.tolerance)
+
+    def waves(self, role: Role) -> int:
+        """How many waves it takes until this member has nothing more to send."""
+        mine = [i for i, (sender, _) in enumerate(LINKS) if sender is role]
+        return 1 + max(number for number, row in enumerate(self.plan.waves) if any(row[i] for i in mine))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one fault. ``halves``: frames of outputs that the client had got, of two."""
+
+    fault: str
+    model: str
+    end: str
+    struck: bool
+    halves: int
+    seconds: float
+    message: str
+
+    @property
+    def kind(self) -> FaultKind:
+        """The kind of the fault."""
+        return Fault.parse(self.fault).kind
+
+    @property
+    def expected(self) -> bool:
+        """Whether it ended as it should, and showed no output that is not whole."""
+        return self.end in (EXPECTED[self.kind] if self.struck else {RIGHT}) and (self.end != RIGHT or self.halves == 2)
+
+
+@dataclass
+class Ward:
+    """One federation that suffers fault after fault; a party that was killed is started again, and the models restored."""
+
+    subjects: Sequence[Subject]
+    parties: LocalParties
+    told: list[str] = field(default_factory=list)
+    halves: int = 0
+    _due: Fault | None = None
+
+    def __post_init__(self) -> None:
+        self._client = Injector(CLIENT, lambda: [self._due] if self._due else [], self.told.append)
+        self.deploy()
+
+    def deploy(self) -> None:
+        """Share what some party does not hold."""
+        with self._session(MODEL_OWNER) as session:
+            for subject in self.subjects:
+                session.deploy(subject.name, [subject.plan], subject.weights)
+
+    def suffer(self, fault: Fault, subject: Subject) -> Outcome:
+        """One run under one fault, and the federation well again."""
+        self._due, self.halves = fault, 0
+        self.told.clear()
+        logged = {name: len(self.parties.log(name)) for name in PARTIES}
+        self.parties.inject(fault)
+        began = time.monotonic()
+        end, message = self._run(subject)
+        seconds = time.monotonic() - began
+        self._due = None
+        self.parties.inject()
+        struck = bool(self.told) or any("commits the fault" in self.parties.log(name)[at:] for name, at in logged.items())
+        if seconds > SWIFT.open_s + SWIFT.result_s + SLACK_S:
+            end = LATE
+        if self._revive(fault if struck else None):
+            end = DIED
+        return Outcome(str(fault), subject.name, end, struck, self.halves, round(seconds, 3), message)
+
+    def _run(self, subject: Subject) -> tuple[str, str]:
+        try:
+            with self._session(CLIENT, self._wrap) as session:
+                result = session.run(subject.name, subject.plan, subject.inputs)
+        except MoietyError as error:
+            return error.code, str(error)
+        return (RIGHT, "") if subject.right(result.outputs) else (WRONG, "the answer is not the model's")
+
+    def _session(self, name: str, wrap: Any = None) -> OwnerSession:
+        seams = {} if wrap is None else {"wrap": wrap}
+        return open_session(self.parties.directory, self.parties.identity(name), deadlines=SWIFT, **seams)
+
+    def _wrap(self, link: Link, purpose: str) -> Any:
+        return _Opened(self._client.wrap(link, purpose), self)
+
+    def _revive(self, fault: Fault | None) -> list[str]:
+        """Start again whoever is dead; returns those who should not be."""
+        killed = fault.party if fault is not None and fault.kind is FaultKind.KILL else ""
+        if killed in PARTIES:
+            self.parties.processes[killed].wait(SLACK_S)
+        dead = [name for name in PARTIES if self.parties.processes[name].poll() is not None]
+        for name in dead:
+            self.parties.restart(name)
+        if dead:
+            self.deploy()
+        return [name for name in dead if name != killed]
+
+
+class _Opened:
+    """The client's channel to one party: counts the frames of outputs that come."""
+
+    def __init__(self, link: Link, ward: Ward) -> None:
+        self._link, self._ward = link, ward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def receive_into(self, kind: Kind, *rest: Any, **options: Any) -> None:
+        """As the link; an output counts when it has come."""
+        self._link.receive_into(kind, *rest, **options)
+        self._ward.halves += kind is Kind.OUTPUT
+
+
+def draw(subjects: Sequence[Subject], count: int, seed: int) -> Iterator[tuple[Fault, Subject]]:
+    """``count`` faults at random: a model, a kind, a member, a wave in which it sends, one time in eight an opening message."""
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        subject = subjects[int(generator.integers(len(subjects)))]
+        kind = KINDS[int(generator.integers(len(KINDS)))]
+        members = PARTIES if kind is FaultKind.KILL else (*PARTIES, CLIENT)  # the client's process is this one
+        number = int(generator.integers(len(members)))
+        late = generator.integers(2) * (SWIFT.wave_s + 0.5)
+        amount = float(max(0.1, late)) if kind is FaultKind.DELAY else 0.0
+        opening = generator.integers(8) == 0
+        wave = generator.integers(OPENING if opening else subject.waves(Role(number)))
+        yield Fault(members[number], int(wave), kind, amount, frame=bool(opening)), subject
+
+
+def chaos(
+    subjects: Sequence[Subject], count: int, seed: int, *, jobs: int = 1, tell: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """Commit ``count`` faults, one at a time in each of ``jobs`` federations. ``tell`` hears of each as it ends."""
+    drawn = list(draw(subjects, count, seed))
+    turn, todo = threading.Lock(), iter(enumerate(drawn))
+    outcomes: dict[int, Outcome] = {}
+
+    def work() -> None:
+        with start(deadlines=SWIFT, faults=True) as parties:
+            ward = Ward(subjects, parties)
+            while (item := _next(todo, turn)) is not None:
+                number, (fault, subject) = item
+                outcomes[number] = ward.suffer(fault, subject)
+                with turn:
+                    tell(outcomes[number])
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for job in [pool.submit(work) for _ in range(jobs)]:
+            job.result()
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+def _next(todo: Iterator[Any], turn: threading.Lock) -> Any:
+    with turn:
+        return next(todo, None)
