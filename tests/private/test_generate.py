@@ -12,7 +12,7 @@ from moiety import ring
 from moiety.compile.plan import Input, Node, Output, Plan, State
 from moiety.engine.federation import Federation
 from moiety.engine.report import Report, RunReport, RunResult
-from moiety.errors import InputError, PlanError, RangeViolation
+from moiety.errors import InputError, MoietyError, PeerLost, PlanError, RangeViolation
 from moiety.private.generate import Decoder, generate
 
 CLASSES = 10
@@ -111,6 +111,35 @@ def test_value_out_of_range() -> None:
         next(generate(Counting(narrow, *STEPS), [0, 3], max_new_tokens=2))
 
 
+class Losing(Counting):
+    """Loses its session, with the caches, at the runs whose numbers are given."""
+
+    def __init__(self, lost: set[int], *plans: Plan, error: type[MoietyError] = PeerLost) -> None:
+        super().__init__(*plans)
+        self.lost, self.error = lost, error
+
+    def run(self, plan: Plan, inputs: list[Any], **options: Any) -> RunResult:
+        result = super().run(plan, inputs, **options)
+        if len(self.asked) - 1 in self.lost:
+            raise self.error("a test")
+        return result
+
+
+def test_retries_take_in_again_what_is_known() -> None:
+    """The prompt and the tokens so far, from the first run on: nothing of a lost session can be used."""
+    runner = Losing({0, 4}, plan(2), *STEPS)
+    tokens = list(generate(runner, [0, 0, 3], max_new_tokens=4, retries=2))
+    assert [token.id for token in tokens] == [4, 5, 6, 7]
+    again = [(2, None), (1, 2), (1, 3), (1, 4)]
+    assert runner.asked == [(2, None), *again[:3], again[3], *again, (1, 5)]
+
+
+def test_retries_end() -> None:
+    for lost, error, retries in (({0, 1}, PeerLost, 1), ({0}, PeerLost, 0), ({0}, RangeViolation, 5)):
+        with pytest.raises(error):
+            list(generate(Losing(lost, plan(2), *STEPS, error=error), [0, 3], max_new_tokens=2, retries=retries))
+
+
 def test_secrets_stay_out_of_repr() -> None:
     [token] = generate(Counting(plan(2), *STEPS), [0, 3], max_new_tokens=1)
     assert repr(token) == "<Token 0, 0.5 s>"
@@ -130,8 +159,12 @@ def test_stories(data_folder: Path, owner: Federation, client: Federation) -> No
     owner.deploy_plans("stories", [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
     private = client.model("stories")
     assert Decoder.of(private.plans).end == (2,)
-    for _ in range(2):  # a session may answer one prompt after another
-        found = list(generate(private, prompt, max_new_tokens=12))
+    for lost in (False, True):  # a session may answer one prompt after another, or be lost between two tokens
+        tokens = generate(private, prompt, max_new_tokens=12, retries=int(lost))
+        found = [next(tokens)]
+        if lost:
+            private._session.session.links()[1].close()  # type: ignore[union-attr]
+        found += tokens
         with torch.no_grad():
             wanted = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :].tolist()
             logits = model(torch.tensor([prompt + wanted])).logits[0, len(prompt) - 1 :]
