@@ -75,6 +75,18 @@ def test_altered_bytes_elsewhere(pairs: list[Pair], strict: bool) -> None:
         hear(pairs[1][0])
 
 
+def test_who_is_inattentive_hears_one_link_alone(pairs: list[Pair]) -> None:
+    watch = together(pairs)
+    pairs[1][1].abort("MOI-303", "first")
+    with watch.inattentive():
+        with pytest.raises(DeadlineExceeded):
+            hear(pairs[0][0], deadline_s=0.3)
+        pairs[0][1].send(Kind.WAVE, [b"abc"])
+        assert hear(pairs[0][0]) == b"abc"
+    with pytest.raises(AbortReceived, match="first"):
+        hear(pairs[0][0], 1)
+
+
 def test_what_a_glance_found_is_told_to_who_waits(pairs: list[Pair]) -> None:
     together(pairs)
     pairs[1][1].close()

@@ -154,7 +154,8 @@ class Member:
         while True:
             left = max(0.0, deadline - time.monotonic())
             try:
-                return hear_command(self.session.receive[Role.CLIENT], min(left, PAUSE_S))
+                with self.session.watch.inattentive():  # the owner's word comes first, so that every party answers it for itself
+                    return hear_command(self.session.receive[Role.CLIENT], min(left, PAUSE_S))
             except DeadlineExceeded:
                 if house.stopping.is_set():
                     raise PeerStopping(f"{house.name} is being stopped and ends the session, in which nothing is running") from None

@@ -67,6 +67,7 @@ class Session:
     names: Mapping[Role, str]
     send: dict[Role, Link]
     receive: dict[Role, Link]
+    watch: Watch
     pairs: dict[Key, bytes] = field(default_factory=dict)
     lives: dict[str, int] = field(default_factory=dict)
     """A number for the process of every party that spoke to this one: another number, another process."""
@@ -157,7 +158,7 @@ def _join(opening: Opening, control: Link, made: list[Link]) -> Session:
     roster = hear(control, Roster, deadline_s=seconds, awaited="what everybody adds to the session id")
     if (roster.nonces[me], roster.counters[me]) != (mine.nonce, mine.counter):
         raise ReuseRefused(f"{control.peer} changed what {opening.identity.name} adds to the session id; the session is refused")
-    session = Session(me, keys.session_id(control.peer, names, roster), control.peer, _by_role(names, control.peer), {}, {})
+    session = Session(me, keys.session_id(control.peer, names, roster), control.peer, _by_role(names, control.peer), {}, {}, watch)
     deadline = time.monotonic() + seconds
     locator = control.peer.encode() + b" " + control.hello.session  # an owner can only mean sessions of its own
     for role, purpose in _dials(me):
@@ -306,4 +307,4 @@ def _lead(directory: Directory, owner: str, links: dict[Role, Link], deadline: f
     for link in links.values():
         if hear(link, Ready, deadline_s=left(), awaited="that it is ready").session != mine:
             raise FrameError(f"{link.peer} computed another session id; let all use one release and one federation file")
-    return Session(Role.CLIENT, mine, owner, _by_role(directory.members, owner), dict(links), dict(links))
+    return Session(Role.CLIENT, mine, owner, _by_role(directory.members, owner), dict(links), dict(links), watch)

@@ -4,9 +4,10 @@ A party that fails tells everybody, but who waits for somebody else would read t
 all links at once. It looks at the header of a frame that nobody waits for yet, and leaves it where it is unless it is an abort.
 """
 
+import contextlib
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Watch:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._strict = strict
+        self._strict, self._attentive = strict, True
         self._poller = select.poll()
         self._readers: dict[int, FrameReader] = {}
         self._busy: set[int] = set()  # a frame waits there, so that nothing behind it can be seen
@@ -36,15 +37,25 @@ class Watch:
         if descriptor in self._busy:
             self._busy.remove(descriptor)
             self._poller.register(descriptor, select.POLLIN)
+        poller = self._poller if self._attentive else _only(descriptor)
         while True:
             left = deadline - time.monotonic()
             # Even past the deadline look once: what has already come is not late.
-            ready = [found for found, _ in self._poller.poll(max(0.0, left * 1000.0))]
-            self._glance(found for found in ready if found != descriptor)
+            ready = [found for found, _ in poller.poll(max(0.0, left * 1000.0))]
             if descriptor in ready:
                 return
             if not ready and left <= 0:
                 raise TimeoutError
+            self._glance(ready)
+
+    @contextlib.contextmanager
+    def inattentive(self) -> Iterator[None]:
+        """Within the block a wait ends by its own link alone: for who is asked something and shall answer for itself."""
+        self._attentive = False
+        try:
+            yield
+        finally:
+            self._attentive = True
 
     def look(self) -> None:
         """As ``wait``, without waiting: raises what ended a link."""
@@ -55,3 +66,9 @@ class Watch:
             if self._readers[descriptor].glance(strict=self._strict):
                 self._poller.unregister(descriptor)
                 self._busy.add(descriptor)
+
+
+def _only(descriptor: int) -> select.poll:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return poller
