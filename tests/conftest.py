@@ -1,6 +1,7 @@
 """What all tests share: the folder of test data, and the promise that no process outlives a test session."""
 
 import contextlib
+import importlib.util
 import os
 import time
 import uuid
@@ -23,6 +24,15 @@ def data_folder() -> Path:
         return files.data_folder()
     except FileNotFoundError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of photographs that scikit-image carries, found without importing it; the test is skipped where there is none."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        pytest.skip("scikit-image is not installed")
+    return Path(spec.origin).parent / "data"
 
 
 def pytest_configure() -> None:

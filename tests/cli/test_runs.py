@@ -1,6 +1,7 @@
 """Commands that run something on parties started for them."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_embed() -> None:
     assert [len(vector) for vector in found["embeddings"]] == [384] * 3
     assert found["cosines"][0][1] > 0.7 > 0.3 > found["cosines"][0][2]
     assert sum(value**2 for value in found["embeddings"][0]) == pytest.approx(1, abs=1e-4)
+
+
+PHOTOGRAPHS = {"chelsea.png": "tiger cat", "coffee.png": "espresso", "rocket.jpg": "missile"}
+"""The first one has two likely classes, whose logits differ by 0.08."""
+
+
+def test_classify(photographs: Path) -> None:
+    found = data("classify", *(str(photographs / name) for name in PHOTOGRAPHS), timeout=115)
+    assert [image["top"][0]["label"] for image in found["images"]] == list(PHOTOGRAPHS.values())
+    for image in found["images"]:
+        assert image["agree"]
+        assert [place["class"] for place in image["top"][:2]] == [place["class"] for place in image["clear"][:2]]
+        assert image["logit_error"] < 0.02
+    assert found["costs"]["runs"] == 3
+    assert found["members"][0]["received_bytes"] == 0
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,10 @@ def test_parties_that_do_not_run(tmp_path: Path) -> None:
 
 
 def test_unknown_model_names_the_known_ones() -> None:
-    assert set(models.KNOWN) == {"smollm2", "stories", "minilm"}
-    assert "MODEL is smollm2, stories, minilm, path/to/file.py:function, or a HuggingFace" in error(run("check", "gpt"), "MOI-100", 2)
+    assert set(models.KNOWN) == {"smollm2", "stories", "minilm", "efficientnet"}
+    assert "MODEL is smollm2, stories, minilm, efficientnet, path/to/file.py:function, or a HuggingFace" in error(
+        run("check", "gpt"), "MOI-100", 2
+    )
 
 
 def test_as_a_process() -> None:

@@ -75,7 +75,7 @@ def test_small_and_large_kernels() -> None:
 
 def test_truncation_in_the_round_of_the_convolution() -> None:
     model, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()), torch.randn(1, 2, 8, 8)
-    exact, merged = compiled(model, x), compiled(model, x, failure_budget=2.0**-8)
+    exact, merged = compiled(model, x), compiled(model, x, failure_budget=2.0**-6)
     assert len(merged.plan.waves) < len(exact.plan.waves)
     assert [node.params.get("drop", 0) > 0 for node in merged.plan.nodes if node.op == "convolution"] == [False, True]
     assert merged.error() < TOLERANCE
@@ -146,3 +146,14 @@ def test_norms_that_measure_their_input_are_refused() -> None:
         compiled(nn.BatchNorm2d(3, track_running_stats=False), torch.randn(2, 3, 4, 4))
     with pytest.raises(UnsupportedOp, match="depend on a secret"):
         compiled(lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), x[0, :, 0, 0], None), torch.randn(2, 3, 4, 4))
+
+
+def test_channels_of_different_sizes_keep_their_digits() -> None:
+    """As a folded norm makes them: what one channel multiplies by a hundred, the next layer divides."""
+    first, second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 1)
+    sizes = torch.tensor([0.05, 1.0, 100.0, 1.0])
+    with torch.no_grad():
+        first.weight *= sizes[:, None, None, None]
+        first.bias *= sizes
+        second.weight /= sizes[:, None, None]
+    assert compiled(nn.Sequential(first, second), torch.randn(1, 2, 8, 8)).error() < 2 * TOLERANCE

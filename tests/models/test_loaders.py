@@ -61,6 +61,19 @@ def test_minilm_finds_the_nearer_sentence() -> None:
     assert query @ near > 0.5 > 0.2 > query @ far
 
 
+def test_efficientnet_sees_an_espresso(photographs: Path) -> None:
+    for file in (files.EFFICIENTNET, files.EFFICIENTNET_CODE, files.IMAGENET):
+        installed(file)
+    from moiety.models import efficientnet, images
+
+    labels, model = efficientnet.load()
+    with torch.inference_mode():
+        found = model(torch.from_numpy(images.read(photographs / "coffee.png"))).softmax(-1)[0]
+    assert labels[int(found.argmax())] == "espresso"
+    assert found.max() > 0.9
+    assert not model.training
+
+
 def test_stories_tells_of_lily(data_folder: Path) -> None:
     tokenizer, model = stories.load()
     tokens = tokenizer("Once upon a time", return_tensors="pt")["input_ids"]

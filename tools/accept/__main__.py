@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from language import perplexity, smollm2, stories
+from pictures import efficientnet
 from sentences import minilm, sentiment
 
 from moiety import ring
@@ -24,6 +25,7 @@ from moiety.engine.launch import CLIENT, MODEL_OWNER, start
 RESULTS = Path(__file__).parents[2] / "docs" / "acceptance.json"
 SHOWN = (
     "equal_tokens",
+    "same_class",
     "largest_logit_error",
     "spearman",
     "spearman_in_the_clear",
@@ -38,6 +40,7 @@ PARTS: dict[str, Callable[[Federation, Federation], dict[str, Any]]] = {
     "stories": stories,
     "minilm": minilm,
     "sentiment": sentiment,
+    "efficientnet": efficientnet,
     "smollm2": smollm2,
     "perplexity": perplexity,
 }

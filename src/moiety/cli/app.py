@@ -106,6 +106,22 @@ def embed(
 
 @app.command()
 @reported
+def classify(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Private image files.")],
+    federation: File = None,
+    party: Party = None,
+    identity: Folder = None,
+    model: Annotated[str, typer.Option(help="The model's name; without --federation efficientnet.")] = "efficientnet",
+    as_json: Json = False,
+) -> None:
+    """Say what private images show: the five likeliest of 1,000 classes."""
+    from moiety.cli.classify import classify as run
+
+    run(images, model=model, federation=federation, party=party, identity=identity, as_json=as_json)
+
+
+@app.command()
+@reported
 def keys(
     name: Annotated[str, typer.Argument(help="Your name in the federation.")],
     folder: Annotated[Path | None, typer.Option(help="Where the key is to lie; default: a folder of that name here.")] = None,

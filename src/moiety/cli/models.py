@@ -10,6 +10,7 @@ from moiety.errors import ConfigError
 Kind = str
 DECODER: Final = "decoder"
 ENCODER: Final = "encoder"
+CLASSIFIER: Final = "classifier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,13 @@ class Known:
         return list(tokenizer.apply_chat_template(asked, tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"])
 
     def calibration(self, tokenizer: Any, length: int | None = None) -> Sequence[Any]:
-        """Public sequences on which its ranges are measured."""
+        """Public sequences, or images, on which its ranges are measured."""
+        if self.kind == CLASSIFIER:
+            import torch
+
+            from moiety.models import images
+
+            return [torch.from_numpy(image) for image in images.made_up()]
         from moiety.models import calibration
 
         if self.kind == ENCODER:
@@ -87,12 +94,25 @@ def _minilm_folder() -> Path:
     return files.MINILM.find().parent
 
 
+def _efficientnet() -> tuple[Any, Any]:
+    from moiety.models import efficientnet
+
+    return efficientnet.load()
+
+
+def _efficientnet_folder() -> Path:
+    from moiety.models import files
+
+    return files.EFFICIENTNET.find().parent
+
+
 KNOWN: Final = {
     model.name: model
     for model in (
         Known("smollm2", "SmolLM2-135M-Instruct", DECODER, _smollm2_folder, _smollm2, chat=True),
         Known("stories", "stories260K", DECODER, _stories_folder, _stories, margin=1.25, lengths=(4, 8, 16)),
         Known("minilm", "all-MiniLM-L6-v2", ENCODER, _minilm_folder, _minilm, margin=2.0, lengths=tuple(range(4, 25))),
+        Known("efficientnet", "EfficientNet-Lite0", CLASSIFIER, _efficientnet_folder, _efficientnet, margin=4.0, lengths=(1,)),
     )
 }
 

@@ -11,7 +11,9 @@ Party = Annotated[str | None, typer.Option("--party", help="Your name in the fed
 Folder = Annotated[str | None, typer.Option("--identity", help="The folder with your key, if not beside your certificate.")]
 Model = Annotated[
     str,
-    typer.Argument(help="A bundled name (smollm2, minilm, stories), path/to/file.py:function, or a HuggingFace folder or cached name."),
+    typer.Argument(
+        help="A bundled name (smollm2, minilm, efficientnet, stories), path/to/file.py:function, or a HuggingFace folder or cached name."
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,

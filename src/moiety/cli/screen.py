@@ -21,6 +21,8 @@ LABELS: Final = {
     "prefill": "parties run the prompt",
     "tokens": "parties run the next tokens",
     "embed": "parties run the sentence",
+    "prepare": "data owner prepares the images",
+    "classify": "parties run the images",
     "check": "the same in the clear",
 }
 

