@@ -13,7 +13,7 @@ class MoietyError(Exception):
     """
 
     code: ClassVar[str] = "MOI-000"
-    exit_status: ClassVar[int] = 1
+    exit_status: ClassVar[int] = 8
     transient: ClassVar[bool] = False
 
     def __init__(self, text: str = "") -> None:

@@ -13,7 +13,6 @@ app = typer.Typer(
     help="Private AI inference between parties that do not trust each other.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -14,12 +16,27 @@ import typer
 from moiety.errors import ConfigError, MoietyError
 
 INTERRUPTED: Final = 128 + signal.SIGINT
+BROKEN_PIPE: Final = 128 + signal.SIGPIPE
+STATUSES: Final = {
+    0: "done",
+    1: "done, and what was found is not good: an obstacle, a disagreement, a claim that does not hold",
+    2: "could not run: wrong usage, file, folder or package",
+    3: "wrong certificate or name",
+    4: "connection lost, late or taken",
+    5: "plan refused or not runnable",
+    6: "input or value out of range",
+    7: "a run number would be used twice",
+    8: "a defect of moiety or of a program that it was given",
+    9: "audit log broken",
+    INTERRUPTED: "interrupted",
+}
+"""What every command's exit status means; ``docs/cli.md`` has the same table."""
 EPILOG: Final = (
-    "Exit status: 0 done; 1 failed otherwise, answers disagree, or a claim does not hold; 2 wrong usage, file or folder; 3 wrong "
-    "certificate or name; 4 connection lost, late or taken; 5 plan refused or not runnable; 6 input or value out of range; 7 a run "
-    "number would be used twice; 8 programming error; 9 audit log broken; 130 interrupted. Every error line names its kind as "
+    f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in STATUSES.items())}. Every error line names its kind as "
     "\\[MOI-nnn]; `moiety explain` knows them."
 )
+TRACEBACK: Final = "MOIETY_TRACEBACK"
+"""Set in the environment, it lets unforeseen errors end the command with all that Python knows about them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,14 +62,27 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             fail(ConfigError.code, str(error), ConfigError.exit_status)
         except BrokenPipeError:  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+            raise typer.Exit(BROKEN_PIPE) from None
+        except (typer.Exit, typer.Abort):
+            raise
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise typer.Exit(INTERRUPTED) from None
         except Stopped as told:
             raise typer.Exit(128 + int(told.args[0])) from None
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            fail(MoietyError.code, unforeseen(error), MoietyError.exit_status)
 
     return run
+
+
+def unforeseen(error: Exception) -> str:
+    """Of an error that nobody raised on purpose its type and place; its message was not written with secrets in mind."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    return f"unforeseen {type(error).__name__} at {places}; that is a defect: report it with what {TRACEBACK}=1 shows, if that is no secret"
 
 
 def fail(code: str, message: str, status: int) -> NoReturn:

@@ -9,10 +9,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 File = Annotated[str | None, typer.Option("--federation", help="Use the running parties of this federation file.")]
 Party = Annotated[str | None, typer.Option("--party", help="Your name in the federation file.")]
 Folder = Annotated[str | None, typer.Option("--identity", help="The folder with your key, if not beside your certificate.")]
+
+
+def _bundled(text: str) -> list[str]:
+    """Names that a MODEL may begin with, for completion."""
+    from moiety.cli.models import KNOWN
+
+    return [name for name in KNOWN if name.startswith(text)]
+
+
 Model = Annotated[
     str,
     typer.Argument(
-        help="A bundled name (smollm2, minilm, efficientnet, stories), path/to/file.py:function, or a HuggingFace folder or cached name."
+        help="A bundled name (smollm2, minilm, efficientnet, stories), path/to/file.py:function, or a HuggingFace folder or cached name.",
+        metavar="MODEL",
+        autocompletion=_bundled,
     ),
 ]
 Inputs = Annotated[

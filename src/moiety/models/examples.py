@@ -1,16 +1,18 @@
 """Models and inputs that a user gives by file: a factory in a Python file, shapes on the command line, examples in a data file."""
 
+import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from moiety.errors import ConfigError
+from moiety.errors import ConfigError, MoietyError
 
 _INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*|scalar)(?::(?P<kind>float|ones|zeros|int(?P<below>\d+)))?")
 
@@ -31,17 +33,31 @@ def factory(place: str) -> tuple[Any, Any]:
     sys.modules.setdefault(path.stem, module)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
+        with _users(file):
+            spec.loader.exec_module(module)
+        made = getattr(module, name, None)
+        if not callable(made):
+            raise ConfigError(f"{file} has no function {name!r}; it has {', '.join(_functions(module)) or 'none'}")
+        with _users(place):
+            out = made()
     finally:
         sys.path.pop(0)
-    made = getattr(module, name, None)
-    if not callable(made):
-        raise ConfigError(f"{file} has no function {name!r}; it has {', '.join(_functions(module)) or 'none'}")
-    out = made()
     model, inputs = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
     if not isinstance(model, torch.nn.Module):
         raise ConfigError(f"{place} returned a {type(model).__name__}; return a torch.nn.Module, or (module, example inputs)")
     return model.eval(), inputs
+
+
+@contextlib.contextmanager
+def _users(place: str) -> Iterator[None]:
+    """Errors of a user's own program are told as they are."""
+    try:
+        yield
+    except MoietyError:
+        raise
+    except Exception as error:
+        line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename in place), 0)
+        raise ConfigError(f"{place} failed at line {line}: {type(error).__name__}: {error}") from error
 
 
 def _functions(module: Any) -> list[str]:
