@@ -24,19 +24,19 @@ class Strange(nn.Module):
     def forward(self, x):
         y = torch.fft.rfft(self.inner(x)).real
         y = torch.pow(y, y)  # a rule that refuses, between operations without any
-        return torch.sort(y).values
+        return torch.lgamma(y)
 
 
 def test_all_obstacles_are_found_each_in_its_place() -> None:
     found = checked(Strange(), torch.randn(2, 4)).findings
     names = [finding.what.split(".")[1] for finding in found]
-    assert [names[0], names[1], names[-2], names[-1]] == ["round", "_fft_r2c", "pow", "sort"]
+    assert [names[0], names[1], names[-2], names[-1]] == ["round", "_fft_r2c", "pow", "lgamma"]
     assert {finding.kind for finding in found} == {OPERATION}
     assert [finding.module for finding in found] == ["inner.1", *[""] * (len(found) - 1)]
-    assert found[-1].code == "return torch.sort(y).values"
+    assert found[-1].code == "return torch.lgamma(y)"
     assert found[-2].line == found[-1].line - 1
     assert found[-1].file.endswith("test_check.py")
-    assert "take max or argmax" in found[-1].advice
+    assert "a product with a public matrix" in found[1].advice
     assert "whose exponent is a tensor" in found[-2].why
 
 

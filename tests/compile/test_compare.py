@@ -98,3 +98,22 @@ def test_without_masks_the_roles_hold_the_integers_themselves() -> None:
     outputs = [[run.results[Role.CLIENT][output.node] for output in compiled.plan.outputs] for run in runs]
     fixed, private = (signature.decode_outputs(compiled.plan, words) for words in outputs)
     assert 0 < (fixed - private).abs().max() < 2e-3
+
+
+class Decides(nn.Module):
+    def forward(self, x):
+        places = x.argmax(-1)
+        return torch.where(x > 0.1, x * 2, -x).sum(-1), places
+
+
+def test_truth_values_and_places_are_compared_as_such(monkeypatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 8)
+    x[:10] = 0.1 + 1e-5 * x[:10]  # either side of the comparison, and of each other, within rounding
+    made = draft(Decides().eval(), (x,))
+    found = compare(made)
+    assert found.first == -1
+    rows = {row.operation.split(".")[1]: row for row in found.rows}
+    assert {"gt", "argmax", "where"} <= rows.keys()
+    assert (rows["gt"].added, rows["gt"].allowed) == (0.0, 0.0)
+    assert rows["gt"].private_error == 1.0, "some of those within rounding do differ"

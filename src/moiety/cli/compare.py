@@ -51,8 +51,8 @@ def _print(console: Console, title: str, found: "Comparison", depth: int) -> Non
     for heading in ("module", "operations", "size", "fixed", "private", "of allowed", "by"):
         table.add_column(heading, justify="left" if heading in ("module", "by") else "right", overflow="fold")
     for name, rows in _grouped(found.rows, depth).items():
-        worst = max(rows, key=lambda row: row.added / row.allowed)
-        share, errors = worst.added / worst.allowed, (max(row.fixed_error for row in rows), max(row.private_error for row in rows))
+        worst = max(rows, key=_share)
+        share, errors = _share(worst), (max(row.fixed_error for row in rows), max(row.private_error for row in rows))
         style = "" if all(row.ok for row in rows) else "red"
         size, (fixed, private) = max(row.size for row in rows), errors
         cells = (str(len(rows)), f"{size:.3g}", f"{fixed:.1e}", f"{private:.1e}", f"{share:.0%}", _short(worst.operation))
@@ -79,6 +79,10 @@ def _grouped(rows: "Sequence[Row]", depth: int) -> "dict[str, list[Row]]":
     for row in rows:
         out.setdefault(".".join(row.module.split(".")[:depth]) or "-", []).append(row)
     return out
+
+
+def _share(row: "Row") -> float:
+    return row.added / row.allowed if row.allowed else row.added
 
 
 def _short(operation: str) -> str:

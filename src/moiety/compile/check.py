@@ -28,16 +28,17 @@ EXPORT: Final = "export"
 RANGE: Final = "range"
 
 SELECT: Final = "compute for both cases and multiply by a mask, or take torch.where"
-ADVICE: Final = {
-    "sort": "sorting secrets has no private form: if the largest alone matters, take max or argmax",
-    "nonzero": "which places count would show in a shape: multiply by a mask instead of selecting",
-    "masked_select": "which places count would show in a shape: multiply by a mask instead of selecting",
-    "rand": "a forward that draws random numbers cannot be compared with itself: switch it off in eval()",
-    "randn_like": "a forward that draws random numbers cannot be compared with itself: switch it off in eval()",
-    "bernoulli": "a forward that draws random numbers cannot be compared with itself: switch it off in eval()",
-    "round": "rounding a secret takes a comparison for every step: leave it out of the private part",
-    "floor": "rounding a secret takes a comparison for every step: leave it out of the private part",
-}
+_COUNT = "which places count would show in a shape: multiply by a mask instead of selecting"
+_CHANCE = "a forward that draws random numbers cannot be compared with itself: switch it off in eval()"
+_STEPS = "rounding a secret takes a comparison for every step: leave it out of the private part"
+_COMPLEX = "complex numbers have no private form: write the transform as a product with a public matrix"
+ADVICE: Final = (
+    {"sort": "sorting secrets has no private form: if the largest alone matter, take max, argmax or topk"}
+    | dict.fromkeys(("nonzero", "masked_select", "unique"), _COUNT)
+    | dict.fromkeys(("rand", "randn", "rand_like", "randn_like", "bernoulli", "multinomial"), _CHANCE)
+    | dict.fromkeys(("round", "floor", "ceil", "trunc"), _STEPS)
+    | dict.fromkeys(("fft_rfft", "fft_fft", "fft_irfft", "fft_ifft", "_fft_r2c", "_fft_c2c", "_fft_c2r", "stft"), _COMPLEX)
+)
 """What to do about operations, by name, where there is more to say than that no rule exists."""
 
 

@@ -10,8 +10,9 @@ the private result against the operation applied, in float64, to the private ope
   + the measured errors of the tables that were looked up
 ```
 
-A unit is that of the activations' fraction at the value's bound. An operation that adds more has met a value outside its calibrated
-range, an approximation that is coarser than its table says, or a defect.
+Where the result is a truth value or a place, ``added`` counts those that differ though operands moved by four units agree, and none
+is allowed. A unit is that of the activations' fraction at the value's bound. An operation that adds more has met a value outside its
+calibrated range, an approximation that is coarser than its table says, or a defect.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch import fx
 
 from moiety import ring
 from moiety.compile import signature
-from moiety.compile.builder import Builder, Owned, Public, Secret, Square
+from moiety.compile.builder import Builder, Layer, Owned, Public, Secret, Square
 from moiety.compile.calibrate import evaluate_all
 from moiety.compile.capture import Source, operation
 from moiety.compile.lower import IGNORED, Lowering
@@ -36,6 +37,8 @@ from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
 
 TRIALS: Final = 3
+DECISIONS: Final = 16
+"""Trials for a result that is no real number."""
 SLACK: Final = 4.0
 RELATIVE: Final = frozenset({"exp", "reciprocal", "rsqrt"})
 """Functions whose tables have a relative error."""
@@ -167,16 +170,35 @@ class _Comparing:
             return
         own = self.current[node] = None if node.target in IGNORED else self._applied(node, {})
         secret = self.lowering.values.get(node)
+        if isinstance(secret, Layer) and isinstance(own, torch.Tensor):
+            self._carried[node] = self._change(node, own)  # its norm is lowered with it
         if not isinstance(secret, Secret) or not isinstance(own, torch.Tensor):
             return
-        allowed = self._allowed(node, secret, own) + sum(self._carried.get(n, 0.0) for n in node.all_input_nodes)
         found = self.private.get(node)
+        if not own.is_floating_point():
+            self._decided(node, value, own)
+            return
+        allowed = self._allowed(node, secret, own) + sum(self._carried.get(n, 0.0) for n in node.all_input_nodes)
         if found is None or found.shape != own.shape:
             self.skipped += 1
             self._carried[node] = allowed
             return
         self.current[node] = found
         self.rows.append(self._row(node, _wide(value), self.fixed[node], found, own, allowed))
+
+    def _decided(self, node: fx.Node, value: torch.Tensor, own: torch.Tensor) -> None:
+        """A comparison or a place: it may differ where moving the operands by four units makes it differ."""
+        if node not in self.private or self.private[node].shape != own.shape:
+            self.skipped += 1
+            return
+        fixed, found = (part[node].round().to(own.dtype) for part in (self.fixed, self.private))
+        self.current[node] = found
+        moves = {n: SLACK * unit for n in node.all_input_nodes if (unit := self._unit(n))}
+        open_ = torch.zeros(own.shape, dtype=torch.bool)
+        for _ in range(DECISIONS if moves else 0):
+            open_ |= self._applied(node, {n: self._moved(self._operand(n), unit) for n, unit in moves.items()}) != own
+        wrong = (found != own) & ~open_
+        self.rows.append(self._row(node, value.double(), fixed.double(), found.double(), own.double(), 0.0, float(wrong.sum())))
 
     def _operand(self, node: fx.Node) -> Any:
         if node not in self.current:
@@ -195,14 +217,18 @@ class _Comparing:
 
     def _allowed(self, node: fx.Node, secret: Secret, own: torch.Tensor) -> float:
         """What the operation may add to its operands' errors; see the top of the file."""
-        moves = {n: unit for n in node.all_input_nodes if (unit := self._unit(n))}
-        change = 0.0
-        for _ in range(TRIALS if moves else 0):
-            moved = {n: self._moved(self._operand(n), unit) for n, unit in moves.items()}
-            change = max(change, _largest(self._applied(node, moved) - own))
         size = _largest(own)
         tables = sum(one.error * (size if one.function in RELATIVE else 1.0) for one in self.lowering.tables.get(node, ()))
-        return SLACK * change + 2 * self._resolution(secret) + tables
+        return SLACK * self._change(node, own) + 2 * self._resolution(secret) + tables
+
+    def _change(self, node: fx.Node, own: torch.Tensor) -> float:
+        """The largest change that was found when operands moved."""
+        moves = {n: unit for n in node.all_input_nodes if (unit := self._unit(n))}
+        changes = [0.0]
+        for _ in range(TRIALS if moves else 0):
+            moved = {n: self._moved(self._operand(n), unit) for n, unit in moves.items()}
+            changes.append(_largest(self._applied(node, moved) - own))
+        return max(changes)
 
     def _unit(self, node: fx.Node) -> float:
         """How far an operand may be from what the model would have there: rounding alone."""
@@ -211,6 +237,8 @@ class _Comparing:
                 return self._resolution(secret)
             case Square(x=secret):
                 return 2 * self._resolution(secret) * math.sqrt(_largest(self._operand(node)))
+            case Layer():
+                return self._carried.get(node, 0.0)
             case Owned() as owned if owned.tensor.is_floating_point():
                 return 2.0 ** -(self.lowering.builder.weight_fraction(owned) + 1)
             case Public(value=torch.Tensor() as value) if value.is_floating_point() and value.numel() > 1:
@@ -227,7 +255,16 @@ class _Comparing:
         signs = torch.randint(0, 2, value.shape, generator=self._signs, dtype=torch.int8)
         return value + unit * (2.0 * signs - 1.0)
 
-    def _row(self, node: fx.Node, value: torch.Tensor, fixed: torch.Tensor, found: torch.Tensor, own: torch.Tensor, allowed: float) -> Row:
+    def _row(
+        self,
+        node: fx.Node,
+        value: torch.Tensor,
+        fixed: torch.Tensor,
+        found: torch.Tensor,
+        own: torch.Tensor,
+        allowed: float,
+        added: float | None = None,
+    ) -> Row:
         source = self.draft.captured.sources.get(node.name, Source())
         errors = (found - value).abs()
         return Row(
@@ -240,7 +277,7 @@ class _Comparing:
             fixed_error=_largest(fixed - value),
             private_error=_largest(errors),
             mean_error=float(errors.mean()) if errors.numel() else 0.0,
-            added=_largest(found - own),
+            added=_largest(found - own) if added is None else added,
             allowed=allowed,
         )
 
