@@ -40,7 +40,7 @@ def section(name: str, command: Any) -> str:
 
 
 def _called(argument: Any) -> str:
-    name = str(argument.metavar or argument.name.upper())
+    name = str(argument.metavar or argument.name.upper()).strip("[]")
     return name if argument.required else f"[{name}]"
 
 
