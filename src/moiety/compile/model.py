@@ -22,6 +22,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_pool,
     rules_powers,
     rules_shape,
+    rules_top,
 )
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
@@ -168,6 +169,8 @@ def _leakage(plan: Plan) -> tuple[str, ...]:
     lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes, its constants and the calibrated ranges"]
     if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
+    if any(node.op == "top" for node in plan.nodes):
+        lines.append("P1 and P2 see the ranking of shuffled lists, in an order that says nothing about their values")
     if plan.positions:
         lines.append(
             "all parties know the position of every run, so how many tokens are generated (generate(..., whole=True) hides the end)"

@@ -18,6 +18,7 @@ from moiety.compile.masked import excluded, only_softmax
 from moiety.compile.rules_arithmetic import added, aligned, negative, product
 from moiety.compile.rules_piecewise import held, positive_part
 from moiety.compile.rules_shape import one_hot_input
+from moiety.compile.rules_top import one_hot_at
 from moiety.errors import UnsupportedOp
 
 ORDERED: dict[Any, str] = {
@@ -143,14 +144,13 @@ def bits_of_numbers(call: Call) -> Secret:
 @rule(aten.one_hot.default)
 @takes_index
 def one_hot(call: Call) -> Secret:
-    """A one for the place that is meant: of the client's integers as it gives them, of computed ones by an equality for each place."""
+    """A one for the place that is meant: of the client's integers as it gives them, of computed ones as the dealer deals it."""
     b, x, classes = call.builder, call.args[0], call.arg(1, "num_classes", -1)
     if classes < 1:
         raise UnsupportedOp(f"one_hot in {b.module} whose number of classes follows from its values; give num_classes")
     if isinstance(x, Index):
         return one_hot_input(call, x, classes)
-    x = replace(x, node=b.emit("reshape", b.plain(x).node, shape=(*x.shape, 1)), shape=(*x.shape, 1), gain=None, shift=None)
-    return is_zero(b, added(b, x, torch.arange(classes), call.shape, x.bound + classes, -1))
+    return one_hot_at(b, b.plain(x), classes)
 
 
 @rule(aten.any.default, aten.any.dim, aten.any.dims)

@@ -17,15 +17,23 @@ from moiety.compile.builder import Index, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added
 from moiety.compile.rules_shape import joined
+from moiety.compile.rules_top import elements_at, rows_at
 from moiety.errors import InputError, UnsupportedOp
 
 
 @rule(aten.index.Tensor, aten.gather.default, aten.take.default, aten.index_select.default, aten.flip.default, aten.roll.default)
 @rule(aten.repeat.default, aten.repeat_interleave.self_int, aten.diagonal.default, aten.unfold.default, aten.as_strided.default)
 def gathered(call: Call) -> Secret:
-    """Elements at public places."""
+    """Elements at public places; an index of the first axis alone and a gather along the last take secret ones, too."""
+    if call.node.target is aten.index.Tensor and len(call.args[1]) == 1 and isinstance(call.args[1][0], Secret):
+        return rows_at(call, call.args[0], call.args[1][0])
+    if call.node.target is aten.gather.default and isinstance(call.args[2], Secret):
+        return elements_at(call, *call.args[:3])
     if not isinstance(call.args[0], Secret):
-        raise InputError(f"{call.node.target} in {call.builder.module} reads at secret places; only an embedding has a form for that")
+        raise InputError(
+            f"{call.node.target} in {call.builder.module} reads at secret places; an embedding, table[places] and a gather along the "
+            "last axis have a form for that"
+        )
     b, x = call.builder, call.builder.plain(call.args[0])
     places = _moved(call, [x])
     shape = tuple(places[0].shape)

@@ -8,7 +8,7 @@ import torch
 
 from moiety.compile.builder import Builder, Index, Layer, Owned, Public, Secret
 from moiety.compile.known import described, known, reach
-from moiety.compile.lower import Call, aten, rule, takes_index
+from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, scaled, times_owned
 from moiety.compile.rules_shape import as_secret, one_hot_input
 from moiety.errors import InputError, UnsupportedOp
@@ -124,12 +124,9 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None, bound: float) -
     return Secret(node, (*x.shape[:-1], w.tensor.shape[1]), product, bound, x.factor)
 
 
-@rule(aten.embedding.default)
-@takes_index
-def embedding(call: Call) -> Secret:
-    """Rows of the owner's table at secret places: the client shares each place as a one-hot."""
-    w, index = call.args[:2]
-    if not isinstance(index, Index) or not isinstance(w, Owned):
+def looked_up_by_client(call: Call, w: Any, index: Index) -> Secret:
+    """Rows of the owner's table at places that the client shares as one-hots."""
+    if not isinstance(w, Owned):
         raise InputError(f"{call.builder.module}: only integers given by the data owner can index an embedding of the model")
     b = call.builder
     fraction = b.activation_fraction(float(w.tensor.abs().max()))

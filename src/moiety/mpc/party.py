@@ -187,7 +187,8 @@ class Party:
         """This evaluator's additive share of x: ``m - l1`` at P1, ``-l2`` at P2."""
         if x.mask is None or x.masked is None:
             raise ProtocolMisuse(f"{x!r} has no mask at {self.role.name}; it was cut locally and can only be compared or looked up")
-        return x.masked - x.mask if self.leads else -x.mask
+        share: Words = np.subtract(x.masked, x.mask) if self.leads else np.negative(x.mask)  # operators warn of scalars that wrap
+        return share
 
 
 class ShapeParty(Party):

@@ -228,6 +228,6 @@ async def reveal(party: Party, x: Share) -> Words | None:
         return None
     if party.role is Role.CLIENT:
         left, right = await exchange(Round((), tuple(sends.values())))
-        return wrap(left + right, x.bits)
+        return wrap(np.add(left, right), x.bits)
     await exchange(SILENCE)
     return None
