@@ -116,6 +116,8 @@ def test_a_norm_behind_a_layer_is_folded_into_it() -> None:
     assert case.ops["convolution"] + case.ops["linear"] == len(FOLDED)
     assert case.ops["multiply"] == 0
     assert len(case.plan.waves) == 5
+    places = {module for module, node in zip(case.plan.modules, case.plan.nodes, strict=True) if node.op in ("convolution", "linear")}
+    assert all(place.endswith("layer.0") for place in places), "the norm costs nothing"
 
 
 class Norms(nn.Module):

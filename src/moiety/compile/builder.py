@@ -116,6 +116,7 @@ class Square:
 class Layer:
     """A layer whose only use is a batch norm. ``lower(weight (out, ...), bias (out,), bound of the result)`` yields it."""
 
+    module: str
     weight: Owned
     bias: Owned | None
     lower: Callable[[Owned, Owned | None, float], Secret]

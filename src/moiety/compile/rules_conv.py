@@ -41,7 +41,7 @@ def _convolution(call: Call, *, stride: Any, padding: Any, dilation: Any) -> Sec
         return _convolved(call, x, w, bias, bound, pads, *steps)
 
     if normalised(call, channel=len(call.shape) - len(kernel) - 1):
-        return Layer(w, bias, lower)
+        return Layer(call.builder.module, w, bias, lower)
     return lower(w, bias, call.bound)
 
 

@@ -25,7 +25,7 @@ def linear(call: Call) -> Secret | Layer:
         return _linear(call, x, Owned(w.tensor.T, f"{w.name}.T"), bias, bound)
 
     if normalised(call, channel=len(call.shape) - 1):
-        return Layer(w, bias, lower)
+        return Layer(call.builder.module, w, bias, lower)
     return lower(w, bias, call.bound)
 
 
@@ -155,6 +155,7 @@ def batch_norm(call: Call) -> Any:
         raise UnsupportedOp(f"batch_norm in {call.builder.module} whose gain, shift or statistics depend on a secret or on the position")
     gain, shift = _affine(weight, bias, mean, variance, float(call.args[6]))
     if isinstance(x, Layer):
+        call.builder.module = x.module  # whose cost it is
         return _folded(x, gain, shift, call.bound), None, None
     b = call.builder
     if len(x.shape) == 2:
