@@ -1,10 +1,10 @@
 """``moiety chaos``: random faults on real processes, and the table of how the runs ended."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 from rich.table import Table
 
 from moiety.cli.output import paper, print_json, remark
@@ -16,13 +16,16 @@ TOLERANCE: Final = 0.02
 
 def run(count: int, seed: int, jobs: int, as_json: bool) -> bool:
     """Commit the faults and print what came of them; whether every run ended as it should."""
+    began = time.monotonic()
     outcomes = chaos(subjects(), count, seed, jobs=jobs, tell=_complain)
+    seconds = round(time.monotonic() - began, 1)
     bad = [one for one in outcomes if not one.expected]
     if as_json:
         rows = [{**vars(one), "kind": one.kind, "expected": one.expected} for one in outcomes]
-        print_json({"runs": count, "seed": seed, "table": table(outcomes), "unexpected": len(bad), "outcomes": rows})
+        print_json({"runs": count, "seed": seed, "table": table(outcomes), "unexpected": len(bad), "seconds": seconds, "outcomes": rows})
         return not bad
     show(outcomes)
+    remark(f"{seconds:.0f} s, {60 * count / seconds:.0f} faults a minute")
     return not bad
 
 
@@ -70,7 +73,10 @@ def show(outcomes: Sequence[Outcome]) -> None:
     paper().print(shown)
     failed = [one for one in outcomes if one.end != "right"]
     halves, unexpected = Counter(one.halves for one in failed), sum(not one.expected for one in outcomes)
-    remark(f"{unexpected} ended otherwise than expected; median {np.median([one.seconds for one in outcomes]):.2f} s")
+    repeated = sum(one.repeated for one in outcomes)
+    remark(
+        f"{unexpected} ended otherwise than expected; {repeated} were repeated, since a deadline was missed that the fault does not explain"
+    )
     remark(
         f"of {len(failed)} runs that ended in an error the client had no word of an output in {halves[0]}, one uniformly random half "
         f"in {halves[1]}, both halves in {halves[2]} (something was lost after the last wave)"
