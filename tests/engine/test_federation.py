@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import moiety
+from moiety.engine import owner
 from moiety.engine.federation import Federation, Private, like
-from moiety.errors import ChannelError, ConfigError, InputError
+from moiety.errors import ChannelError, ConfigError, InputError, NotDeployed
 from moiety.mpc.functions import puma, puma_root
 
 torch = pytest.importorskip("torch")
@@ -78,6 +79,36 @@ def test_deploying_again_replaces(federation: Federation, model: "torch.nn.Modul
     federation.deploy(model, x, name="again")
     other = torch.nn.Sequential(*[torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 8)]).eval()
     assert difference(federation.deploy(other, x, name="again"), other, x) < 0.002
+
+
+def test_deploying_the_same_again_shares_what_was_lost_alone(model: "torch.nn.Module", monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who deployed it, in one call; and nothing of it when somebody else put another model under the name."""
+    shared: list[int] = []
+    send = owner.send_weights
+    monkeypatch.setattr(owner, "send_weights", lambda *given: shared.append(len(given[1].tensors)) or send(*given))
+    x = torch.randn(4, 16).clamp(-1.5, 1.5)
+    with moiety.local(parties=3) as federation:
+        parties = federation._started
+        assert parties is not None
+        first = federation.deploy(model, x, name="mlp")
+        count = len(first.plans[0].weights)
+        again = federation.deploy(model, x, name="mlp")
+        assert shared == [count]
+        parties.processes["party2"].kill()
+        parties.processes["party2"].wait()
+        parties.restart("party2")
+        with pytest.raises(NotDeployed, match="party2"):
+            again(x)
+        assert (again(x, retries=1) - model(x)).abs().max() < 0.002
+        assert shared == [count, count]
+        parties.restart("party0")
+        assert difference(federation.deploy(model, x, name="mlp"), model, x) < 0.002
+        assert shared == [count] * 3
+        other = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 8)).eval()
+        with moiety.connect(parties.federation, party="model-owner") as elsewhere:
+            elsewhere.deploy(other, x, name="mlp")
+        assert difference(federation.deploy(model, x, name="mlp"), model, x) < 0.002
+        assert shared == [count] * 5
 
 
 def test_plans_never_come_from_secrets() -> None:

@@ -49,6 +49,11 @@ def stream_keys(session: Session, message: Deploy) -> dict[Key, bytes]:
     return given(session.role, message.key_d, message.key_e)
 
 
+def sharing_of(session: Session, message: Deploy, tensor: Tensor) -> bytes:
+    """What names these masks of this tensor, for all who took part."""
+    return keys.digest("moiety sharing", session.id, message.number, tensor.name)
+
+
 def given(role: Role, key_d: bytes, key_e: bytes) -> dict[Key, bytes]:
     """Input streams that belong to a role. Raises ConfigError when the owner gave too few, too many or short keys."""
     wanted = {key for key in (Key.D, Key.E) if key in keys.KEYS_OF[role]}
@@ -109,8 +114,7 @@ def receive_weights(session: Session, message: Deploy, wait_s: float) -> dict[st
         share = _receive(session, draws, index, tensor, seen, wait_s)
         party = Party(session.role, draws, _NoDealer())
         value = rep3.pack(party, share) if tensor.packed else share
-        sharing = keys.digest("moiety sharing", session.id, message.number, tensor.name)
-        out[tensor.name] = Stored(tensor, value, sharing, session.owner)
+        out[tensor.name] = Stored(tensor, value, sharing_of(session, message, tensor), session.owner)
     _compare(session, seen.digest(), wait_s)
     return out
 

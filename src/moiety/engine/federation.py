@@ -95,6 +95,7 @@ class Federation:
         self._model_owner, self._client = model_owner, client
         self._started = started
         self._privates: list[Private] = []
+        self._sharings: dict[str, dict[str, bytes]] = {}
 
     def deploy(self, model: Any, example_inputs: Any, *, name: str | None = None, public: Sequence[str] = (), **options: Any) -> "Private":
         """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
@@ -106,14 +107,24 @@ class Federation:
         args, kwargs = _split(example_inputs)
         called = name or type(model).__name__.lower()
         private = Private(self, called, _Source(model, args, kwargs, tuple(public), options))
-        private.compile(args, kwargs, replace=True, known=[one.weights for one in self._privates if one.name == called])
+        private.compile(args, kwargs, replace=True)
         self._privates.append(private)
         return private
 
     def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
         """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names."""
         with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
-            return session.deploy(name, plans, weights, replace=replace)
+            shared = session.deploy(name, plans, weights, replace=replace)
+        self._sharings[name] = ({} if replace else self._sharings.get(name, {})) | shared
+        return tuple(shared)
+
+    def holds(self, name: str, weights: Weights) -> bool:
+        """Whether the model as it is deployed was deployed here, with exactly these weights, as far as the parties still have it."""
+        earlier = [private.weights for private in self._privates if private.name == name]
+        if not earlier or not _equal(earlier[-1], weights):
+            return False
+        with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
+            return session.holding(name).weights.items() <= self._sharings.get(name, {}).items()
 
     def model(self, name: str) -> "Private":
         """A model that somebody deployed, by the plans that all parties hold. The caller needs no PyTorch for it."""
@@ -222,10 +233,10 @@ class Private:
         if not self.plans:
             raise InputError(f"the parties hold no model {self.name!r}; ask its owner to deploy it")
 
-    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False, known: Sequence[Weights] = ()) -> Plan:
+    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False) -> Plan:
         """Compile the caller's model for public inputs like these and deploy the plan; shared weights stay.
 
-        ``replace`` what is deployed under the name, unless the last of ``known``, which is, has the same weights.
+        ``replace`` what is deployed under the name, unless that has the same weights.
         """
         from moiety.compile.model import compile_model  # the model owner's side alone needs PyTorch
 
@@ -234,7 +245,7 @@ class Private:
         compiled = compile_model(source.model, args, dict(kwargs), public=source.public, ranges=source.ranges, **source.options)
         source.weights.update(compiled.weights)
         source.ranges = compiled.ranges
-        replace = replace and not (known and _equal(known[-1], compiled.weights))
+        replace = replace and not self._federation.holds(self.name, compiled.weights)
         self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace)
         self.plans.append(compiled.plan)
         return compiled.plan

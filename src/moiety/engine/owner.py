@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from moiety.compile.plan import Plan
 from moiety.engine import keys
-from moiety.engine.deploy import Weights, send_weights
+from moiety.engine.deploy import Weights, send_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
 from moiety.engine.member import make_report, wire_bytes
@@ -82,8 +82,10 @@ class OwnerSession:
         plans = set.intersection(*(set(one.plans) for one in heard))
         return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans))
 
-    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
-        """Share the weights that the plans read and some party does not hold, then give them the plans. Returns those weights' names.
+    def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> dict[str, bytes]:
+        """Share the weights that the plans read and some party does not hold, then give them the plans.
+
+        Returns the names of those weights, each with what names its new sharing.
 
         What one party lost is shared again with all three, under fresh masks: nobody keeps the old ones, and two contents under
         one mask would tell their difference. ``weights`` maps names to float arrays, or to callables that make one when its turn
@@ -96,14 +98,13 @@ class OwnerSession:
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
             raise InputError(f"the plans read the weight {missing[0]!r}, which was neither given nor shared before; give it")
         with self._guarded():
-            if fresh or replace:
-                self._share(model, fresh, weights, replace)
+            shared = self._share(model, fresh, weights, replace) if fresh or replace else {}
             for plan in plans:
                 if plan.hash not in held.plans:
                     self._add(model, plan)
-        return tuple(tensor.name for tensor in fresh)
+        return shared
 
-    def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights, replace: bool) -> None:
+    def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights, replace: bool) -> dict[str, bytes]:
         self._deployments += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
         message = Deploy(model, self._deployments, tensors, replace)
@@ -112,6 +113,7 @@ class OwnerSession:
         self._all_fine("that it has the weights")
         self._tell_all(lambda role: Keep())
         self._all_fine("that it keeps the weights")
+        return {tensor.name: sharing_of(self.session, message, tensor) for tensor in tensors}
 
     def _add(self, model: str, plan: Plan) -> None:
         data = plan.encode()
