@@ -11,6 +11,7 @@ from torch import fx
 from moiety.compile.builder import Builder, Index, Layer, Masked, Options, Owned, Public, Secret, Square, Value
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
+from moiety.compile.fuse import Chain, Composed, chains, inside
 from moiety.compile.known import described
 from moiety.compile.plan import Input, Output, State
 from moiety.errors import InputError, PlanError, UnsupportedOp
@@ -70,6 +71,21 @@ class Call:
         """Calibrated low and high of an argument, without margin."""
         node = self.node.args[position]
         found = self.builder.range_of(self.lowering.sites.get(node, getattr(node, "name", "")))  # type: ignore[arg-type]
+        return found.low, found.high
+
+
+class ChainCall(Call):
+    """A chain as one operation: its arguments are the root's value and the composed function."""
+
+    def __init__(self, lowering: "Lowering", chain: Chain) -> None:
+        self.lowering, self.node, self.builder, self.chain = lowering, chain.nodes[-1], lowering.builder, chain
+        lowering.builder.module = lowering.captured.modules.get(self.node.name, "")
+        self.args, self.kwargs = (lowering.values[chain.root], chain.function), {}
+        self.shape = tuple(self.node.meta["val"].shape)
+
+    def input_range(self, position: int = 0) -> tuple[float, float]:
+        """Calibrated low and high of the root, without margin."""
+        found = self.builder.range_of(self.lowering.sites.get(self.chain.root, self.chain.root.name))
         return found.low, found.high
 
 
@@ -136,6 +152,8 @@ class Lowering:
         self.sites = sites(captured)
         self.public, self.position, self.states, self.reads, self.argmax = public, position, states or {}, reads or {}, argmax
         self.values: dict[fx.Node, Any] = {}
+        self._chains = chains(captured, self._secret())
+        self._inside = inside(self._chains)
 
     def run(self) -> Builder:
         """Lower everything. Raises UnsupportedOp that lists all operations without a private form."""
@@ -146,26 +164,45 @@ class Lowering:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
-                self.values[node] = self._call(node)
+                self._visit(node)
             elif node.op == "output":
                 self._outputs(node.args[0])
         self.builder.check_variants()
         return self.builder
 
-    def _unsupported(self) -> list[str]:
-        secret: set[fx.Node] = set()
-        missing = []
+    def _secret(self) -> dict[fx.Node, None]:
+        """All values that depend on a secret, in the order of the graph."""
+        secret: dict[fx.Node, None] = {}
         for node in self.captured.graph.nodes:
             if node.op == "placeholder":
                 given = node.name in self.captured.inputs and node.name not in self.public
                 if given and not (self.position and node.name == self.position[0]):
-                    secret.add(node)
+                    secret[node] = None
             elif node.op == "call_function" and any(n in secret for n in node.all_input_nodes):
-                secret.add(node)
-                if node.target not in RULES and node.target not in IGNORED:
-                    where = self.captured.modules.get(node.name) or "the model itself"
-                    missing.append(f"{node.target} in {where}  {self.captured.sources.get(node.name, '')}".rstrip())
+                secret[node] = None
+        return secret
+
+    def _unsupported(self) -> list[str]:
+        missing = []
+        for node in self._secret():
+            if node.op == "call_function" and node.target not in RULES and node.target not in IGNORED:
+                where = self.captured.modules.get(node.name) or "the model itself"
+                missing.append(f"{node.target} in {where}  {self.captured.sources.get(node.name, '')}".rstrip())
         return missing
+
+    def _visit(self, node: fx.Node) -> None:
+        """Lower an operation: as the whole function of one secret that it completes, where a table serves that."""
+        if node in self._inside:
+            return
+        parts: tuple[fx.Node, ...] = (node,)
+        if (chain := self._chains.get(node)) is not None:
+            try:
+                self.values[node] = RULES[Composed](ChainCall(self, chain))
+            except PlanError:  # no table serves it, or only a large one: operation by operation, then
+                parts = chain.nodes
+        for part in parts:
+            if part not in self.values:
+                self.values[part] = self._call(part)
 
     def _placeholder(self, node: fx.Node) -> Any:
         name = node.name

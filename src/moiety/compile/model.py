@@ -15,6 +15,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_compare,
     rules_conv,
     rules_functions,
+    rules_fused,
     rules_gather,
     rules_nn,
     rules_norms,

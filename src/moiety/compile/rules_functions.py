@@ -43,27 +43,27 @@ FUNCTIONS: dict[Any, tuple[str, Function, Wanted]] = {
 @rule(*FUNCTIONS)
 def activation(call: Call) -> Secret:
     """A smooth function by table, or the chosen variant."""
-    return _activation(call, *FUNCTIONS[call.node.target])
+    return activated(call, *FUNCTIONS[call.node.target])
 
 
 @rule(aten.gelu.default)
 def gelu(call: Call) -> Secret:
     """GeLU in the form that the model asks for."""
     f = activations.gelu_tanh if call.kwargs.get("approximate") == "tanh" else activations.gelu
-    return _activation(call, "gelu", f, ACTIVATION)
+    return activated(call, "gelu", f, ACTIVATION)
 
 
 @rule(aten.softplus.default)
 def softplus(call: Call) -> Secret:
     """log(1 + exp(beta x)) / beta."""
     beta = float(call.arg(1, "beta", 1))
-    return _activation(call, "softplus", activations.softplus if beta == 1 else activations.softplus_of(beta), ACTIVATION)
+    return activated(call, "softplus", activations.softplus if beta == 1 else activations.softplus_of(beta), ACTIVATION)
 
 
 @rule(aten.celu.default)
 def celu(call: Call) -> Secret:
     """x above zero, alpha (exp(x / alpha) - 1) below."""
-    return _activation(call, "celu", activations.celu(float(call.arg(1, "alpha", 1.0))), ACTIVATION)
+    return activated(call, "celu", activations.celu(float(call.arg(1, "alpha", 1.0))), ACTIVATION)
 
 
 @rule(aten.elu.default)
@@ -72,7 +72,7 @@ def elu(call: Call) -> Secret:
     alpha, scale, inner = (float(call.arg(i, name, 1.0)) for i, name in ((1, "alpha"), (2, "scale"), (3, "input_scale")))
     if inner != 1:
         raise UnsupportedOp(f"elu in {call.builder.module} with input_scale {inner}; only 1 has a private form")
-    b, smooth = call.builder, _activation(call, "elu", activations.elu, ACTIVATION)
+    b, smooth = call.builder, activated(call, "elu", activations.elu, ACTIVATION)
     if alpha == 1:
         return scaled(b, smooth, scale, call.shape, call.bound)
     part = positive_part(b, call.args[0])
@@ -88,7 +88,8 @@ def exponential(call: Call) -> Secret:
     return _by_table(call, call.args[1], call.input_range(1), activations.base(number), EXPONENTIAL)
 
 
-def _activation(call: Call, name: str, f: Function, wanted: Wanted) -> Secret:
+def activated(call: Call, name: str, f: Function, wanted: Wanted) -> Secret:
+    """f of the call's first argument: by table on its widened range, or in the variant that this layer chose for ``name``."""
     b, x = call.builder, call.args[0]
     if b.variant(name) != "exact":
         x = b.settled(x)

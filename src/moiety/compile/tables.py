@@ -31,10 +31,14 @@ Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class Wanted(NamedTuple):
-    """What a function must achieve: ``error`` absolute; with ``floor``, relative to the value but never to less than ``floor``."""
+    """What a function must achieve: ``error`` absolute; with ``floor``, relative to the value but never to less than ``floor``.
+
+    ``index_bits``: log2 of the most cells that it is worth; below the largest, several levels are not tried either.
+    """
 
     error: float
     floor: float | None = None
+    index_bits: int = INDEX_BITS[-1]
 
 
 class Span(NamedTuple):
@@ -81,7 +85,7 @@ def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
     found = _smallest(f, span, fraction, wanted)
     if found.error <= wanted.error:
         return found
-    for count in (2, 3, 4):
+    for count in (2, 3, 4) if wanted.index_bits == INDEX_BITS[-1] else ():
         for index_bits in range(8, 13):
             several = _levels(f, span, fraction, wanted, index_bits, count)
             if several is not None:
@@ -100,7 +104,7 @@ def _smallest(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
             tried[bits] = _best_resolution(f, span, span, fraction, wanted, bits)
         return tried[bits].error <= wanted.error
 
-    first, last = INDEX_BITS[0], INDEX_BITS[-1]
+    first, last = INDEX_BITS[0], wanted.index_bits
     bits = START
     if not serves(bits):
         excess = min(tried[bits].error, 2.0**40) / wanted.error
