@@ -53,6 +53,9 @@ class Weighted(nn.Module):
 
 def weighted():
     return Weighted(), {"ids": torch.tensor([[1, 2]]), "mask": torch.tensor([[1, 0]])}
+
+def lacking():
+    import a_package_that_is_not_here
 """
 
 
@@ -109,6 +112,7 @@ def test_check_says_which_input_must_be_public(own: str) -> None:
         (("nothing.py:f",), "there is no file nothing.py"),
         (("own.py:nothing",), "own.py has no function 'nothing'; it has good, normed, steep, Odd, strange, number"),
         (("own.py:number",), "returned a int; return a torch.nn.Module"),
+        (("own.py:lacking",), "ModuleNotFoundError: No module named 'a_package_that_is_not_here'"),
         (("own.py:strange",), "returns no example inputs; let it return (module, inputs), or give shapes: --input 4x8"),
         (("own.py:strange", "--input", "2*4"), "'2*4' is no input; write [NAME=]SHAPE[:KIND]"),
         (("own.py:good", "--ranges", "none.json"), "the ranges file none.json cannot be read"),

@@ -55,9 +55,11 @@ def keys(name: str, folder: Path | None, role: str, address: str | None, as_json
         return
     remark(f"{'made' if fresh else 'kept'} the key {identity.key_path}: it never leaves this machine")
     remark(f"fingerprint {identity.fingerprint}: tell it to the others over a second way, for example by telephone")
+    if role == "owner":
+        remark("this is an owner; a compute party says --role p0, p1 or p2, and --address host:port where the others reach it")
     remark("everybody's federation file needs these lines (the path of the certificate is relative to that file):")
     table = name if "." not in name else f'"{name}"'
-    print(f"[parties.{table}]", *(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entry.items()), sep="\n")
+    print(f"[parties.{table}]", *(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entry.items()), "", sep="\n")
     remark("who may do what with which model goes there too, for example (all keys: docs/federation.md):")
     remark(EXAMPLE)
 

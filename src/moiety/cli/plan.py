@@ -32,7 +32,7 @@ def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float
     for title, found in programs.items():
         _print(console, f"{source.title}, {title}", found)
     remark(f"predicted for {net.name}: round trip {1000 * net.rtt_s:g} ms, {net.bytes_per_s * 8e-6:g} Mbit/s each way; {NEAR}")
-    if source.made_up:
+    if source.made_up and asked.ranges is None:
         remark("! ranges were measured on made-up inputs: give examples with --data, or ranges with --ranges")
 
 
