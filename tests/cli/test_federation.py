@@ -1,12 +1,12 @@
 """Five organisations: keys and a federation file, three ``moiety party``, a vendor who deploys, a clinic that asks by name."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .conftest import Running, data, moiety
+from .pages import free_ports
 
 pytestmark = pytest.mark.slow
 PARTIES = {"alice": "p0", "bob": "p1", "carol": "p2"}
@@ -16,15 +16,6 @@ deploy = ["vendor"]
 query = ["clinic"]
 receive = ["clinic"]
 """
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
 
 
 @pytest.fixture(scope="module")
