@@ -274,7 +274,7 @@ class Builder:
         weight = Secret(-1, (), fraction, 1.0)
         if self._excess(x, weight, bound) > 0:
             x = self._cut(x)
-        return self._deeper(x, self._excess(x, weight, bound))
+        return self._deeper(x, max(self._excess(x, weight, bound), x.fraction + fraction - ROOM))
 
     def _cut(self, x: Secret) -> Secret:
         return self.rescaled(x, self.activation_fraction(x.bound))

@@ -13,6 +13,7 @@ import msgspec
 import torch
 from torch import fx
 
+from moiety.compile import recurrent
 from moiety.compile.capture import Captured, evaluate
 
 aten = torch.ops.aten
@@ -198,5 +199,9 @@ PROBES: dict[Any, Callable[..., Mapping[str, Any]]] = {
     aten.layer_norm.default: _layer_norm,
     aten.group_norm.default: _group_norm,
     aten.instance_norm.default: _instance_norm,
+    aten.gru.input: recurrent.probe(recurrent.gru_step),
+    aten.lstm.input: recurrent.probe(recurrent.lstm_step),
+    aten.rnn_tanh.input: recurrent.probe(recurrent.tanh_step),
+    aten.rnn_relu.input: recurrent.probe(recurrent.relu_step),
 }
 """Operations inside which further values are measured, from the operation's own arguments."""

@@ -22,6 +22,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_piecewise,
     rules_pool,
     rules_powers,
+    rules_recurrent,
     rules_shape,
     rules_top,
 )
