@@ -117,6 +117,35 @@ def test_other_decoders(kind: str) -> None:
         assert (got[0] - wanted[position]).abs().max() < 1e-2
 
 
+LEARNED_POSITIONS = {
+    "GPT2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 80},
+    "OPT": {"hidden_size": 16, "word_embed_proj_dim": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 24},
+}
+
+
+@pytest.mark.parametrize("kind", LEARNED_POSITIONS)
+def test_decoders_with_learned_positions(kind: str) -> None:
+    """The owner's table of positions is shared once, and a run takes the row of its own: across a bucket's end, too."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=30, eos_token_id=7, bos_token_id=1, pad_token_id=0, **LEARNED_POSITIONS[kind]
+    )
+    model, tokens = transformers.AutoModelForCausalLM.from_config(config).eval(), torch.randint(2, 30, (1, 72))
+    decoder, cache = compile_decoder(model, prompt_lengths=[63], context=80, calibration=[tokens]), Cache()
+    with torch.no_grad():
+        wanted = model(tokens).logits[0]
+    bar = 0.01 * float(wanted.std())
+    assert (step(decoder, decoder.prefill[63], tokens[:, :63], 0, cache)[0] - wanted[62]).abs().max() < bar
+    for position in (63, 64, 65):
+        plan = decoder.steps[64 if position < 64 else 128]
+        assert "row" in {node.op for node in plan.nodes}
+        got = step(decoder, plan, tokens[:, position : position + 1], position, cache)
+        assert (got[0] - wanted[position]).abs().max() < bar
+    with pytest.raises(PlanError, match="positions"):
+        compile_decoder(model, prompt_lengths=[6], context=5000, calibration=[tokens])
+
+
 def test_another_form_of_attention_is_refused() -> None:
     with pytest.raises(PlanError, match="attn_implementation='sdpa'"):
         compile_decoder(small("Gemma2"), prompt_lengths=[6], context=64, calibration=[torch.zeros(1, 6, dtype=torch.long)])

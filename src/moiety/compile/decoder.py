@@ -89,6 +89,8 @@ def compile_decoder(
     ``calibration``: public token sequences, each (1, n) with the same n, on which ranges are measured. ``ranges``: ranges found
     before; they join those measured here.
     """
+    if context > _most_positions(model):
+        raise PlanError(f"{type(model).__name__} has {_most_positions(model)} positions, not {context}; deploy a shorter context")
     found = measure(model, calibration, ranges)
     weights: dict[str, torch.Tensor] = {}
     prefill, steps = {}, {}
@@ -124,8 +126,13 @@ def draft_prefill(model: Any, length: int, ranges: Ranges, options: Options | No
 
 def draft_step(model: Any, bucket: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
     """A further run: one token, over a cache of up to ``bucket`` - 1 rows."""
-    positions = range(max(1, bucket - BUCKET), bucket)
+    positions = range(max(1, bucket - BUCKET), min(bucket, _most_positions(model)))
     return _draft(model, 1, bucket - 1, positions, ranges, options or Options(), reveal)
+
+
+def _most_positions(model: Any) -> int:
+    """How many positions the model has been made for."""
+    return getattr(model.config, "max_position_embeddings", None) or 1 << 30
 
 
 def _capture(model: Any, count: int, rows: int, batch: int = 1) -> Captured:

@@ -40,7 +40,8 @@ def described(value: Public | Owned) -> str:
     """A name that tells values apart: that of an owner's tensor, a digest of a public one."""
     if isinstance(value, Owned):
         return value.name
-    if isinstance(value.value, torch.Tensor):
-        tensor = value.value.contiguous()  # equal bytes of another shape or type are another value
+    held = value.value if value.rows is None else torch.stack([torch.as_tensor(row) for row in value.rows])
+    if isinstance(held, torch.Tensor):
+        tensor = held.contiguous()  # equal bytes of another shape or type are another value
         return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes()).hexdigest()[:16]
     return repr(value.value)

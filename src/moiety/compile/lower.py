@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -257,6 +258,8 @@ class Lowering:
 
     def _lowered(self, node: fx.Node, used: Sequence[Any]) -> Value:
         """By the operation's rule."""
+        if node.target not in RULES:
+            raise UnsupportedOp(f"{node.target} in {self.builder.module or 'the model itself'} has no private form")
         if any(isinstance(v, Index) for v in used) and RULES[node.target] not in TAKES_INDEX:
             raise InputError(
                 f"{node.target} in {self.builder.module or 'the model itself'} computes with secret integers, which can only be looked "
@@ -280,15 +283,26 @@ class Lowering:
         with torch.no_grad():
             return node.target(*args, **kwargs)  # type: ignore[operator]
 
-    def _owned(self, node: fx.Node) -> Owned:
-        for n in node.all_input_nodes:
-            if isinstance(v := self.values[n], Public) and v.rows is not None:
-                raise UnsupportedOp(f"{node.target} in {self.builder.module} mixes weights with the run's position")
-        tensor = self._torch(node, lambda v: v.tensor if isinstance(v, Owned) else v.value)
+    def _owned(self, node: fx.Node) -> Owned | Secret:
         text = str(fx.map_arg((node.args, node.kwargs), lambda n: described(self.values[n])))
         if len(text) > 200:  # names of names would double with every residual
             text = hashlib.sha256(text.encode()).hexdigest()
-        return Owned(tensor, f"{node.target}{text}")
+        used = [self.values[n] for n in node.all_input_nodes]
+        count = max((len(v.rows) for v in used if isinstance(v, Public) and v.rows is not None), default=0)
+        if not count:
+            return Owned(self._torch(node, _held), f"{node.target}{text}")
+        rows = [self._torch(node, lambda v, i=i: _held(v, i)) for i in range(count)]  # type: ignore[misc]
+        return self._row(Owned(torch.stack(rows), f"{node.target}{text} by position"), node)
+
+    def _row(self, rows: Owned, node: fx.Node) -> Secret:
+        """What the owner computes from the run's position: shared for all positions at once, of which a run takes its row. Local."""
+        if not rows.tensor.is_floating_point():
+            raise UnsupportedOp(f"{node.target} in {self.builder.module} makes whole numbers of weights and the run's position")
+        bound = float(rows.tensor.abs().max())
+        fraction = self.builder.activation_fraction(bound)
+        place = self.builder.constant(np.arange(len(rows.tensor), dtype=np.uint64), by_position=True)
+        picked = self.builder.emit("row", self.builder.weight(rows, fraction, packed=False), place)
+        return Secret(picked, tuple(rows.tensor.shape[1:]), fraction, bound)
 
     def _outputs(self, leaves: Any) -> None:
         written = {leaf: name for name, (_, leaf) in self.states.items()}
@@ -330,6 +344,12 @@ class Lowering:
                 return
         empty = tuple(0 if a == axis else n for a, n in enumerate(x.shape))
         states.append(State(name, empty, axis, x.fraction, x.node))
+
+
+def _held(value: Public | Owned, row: int = 0) -> Any:
+    if isinstance(value, Owned):
+        return value.tensor
+    return value.value if value.rows is None else value.rows[row]
 
 
 def _is_secret(value: Any) -> bool:

@@ -25,6 +25,8 @@ def _moved(call: Call, op: str, **params: Any) -> Secret:
     aten.contiguous.default,
     aten._to_copy.default,
     aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
     aten.type_as.default,
     aten.dropout.default,
     aten.lift_fresh_copy.default,

@@ -130,6 +130,14 @@ def gather(party: Party, x: Share, places: Words) -> Share:
 
 
 @op
+def row(party: Party, x: Share, place: Words) -> Share:
+    """One place of the first axis, which depends on the run's public position. Local."""
+    if place.shape or int(place) >= x.shape[0]:
+        raise PlanError(f"{x!r} has no row at a place of shape {place.shape}; compile the model again")
+    return x.map(lambda part: part[int(place)])
+
+
+@op
 def pile(party: Party, x: Share, places: Words, *, shape: tuple[int, ...]) -> Share:
     """Zeros of a shape, to which every element of x is added at its public place in the flattened result. Local."""
     if places.shape != x.shape or (places.size and int(places.max()) >= size(shape)):
