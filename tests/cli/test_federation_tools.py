@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+import moiety
 from moiety.cli.app import app
+from moiety.cli.source import resolve
 from moiety.engine.launch import CLIENT, PARTIES, LocalParties, start
 from moiety.net import create_identity
 
@@ -122,3 +126,24 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         failed = run(command, "--federation", str(tmp_path / "none.toml"))
         assert (failed.exit_code, failed.stdout) == (2, "")
         assert "error [MOI-100]" in failed.stderr
+
+
+def test_a_model_of_ones_own_is_deployed_by_its_name(parties: LocalParties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a user's file, with ranges from a file, to a data owner who has neither; then status names it."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "import torch\ndef triage():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU()), (torch.ones(2, 4),)\n"
+    )
+    np.savez("examples.npz", input=np.random.default_rng(0).uniform(-3, 3, (30, 2, 4)).astype(np.float32))
+    data("calibrate", "own.py:triage", "--data", "examples.npz")
+    vendor = ("--federation", str(parties.federation), "--party", "model-owner")
+    deployed = data("deploy", "own.py:triage", *vendor, "--ranges", "ranges.json")
+    assert (deployed["name"], len(deployed["plans"]), deployed["parameters"]) == ("triage", 1, 15)
+    x = np.full((2, 4), -2.5, np.float32)
+    with moiety.connect(parties.federation, party=CLIENT) as federation:
+        answer = np.asarray(federation.model("triage")(x))
+    model = resolve("own.py:triage").model
+    assert np.abs(answer - model(torch.from_numpy(x)).detach().numpy()).max() < 2e-3
+    held = data("status", *of(parties))["parties"][1]["standing"]["models"]
+    assert [(model["name"], model["plans"]) for model in held] == [("triage", deployed["plans"])]

@@ -6,6 +6,7 @@ the private result against the operation applied, in float64, to the private ope
 
 ```
 4 * largest change when operands move by one unit and weights by half of one     (found by trying, not derived)
+  + the same for weights that a norm was folded into, moved as they are after folding
   + 2 units of the result, times its pending gain
   + the measured errors of the tables that were looked up
 ```
@@ -31,7 +32,7 @@ from moiety.compile.calibrate import evaluate_all
 from moiety.compile.capture import Source, operation
 from moiety.compile.lower import IGNORED, Lowering
 from moiety.compile.model import Draft
-from moiety.compile.plan import Lookup, Plan
+from moiety.compile.plan import Lookup, Plan, Weight
 from moiety.compile.rehearse import rehearse
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
@@ -93,16 +94,18 @@ def compare(draft: Draft, inputs: Sequence[Any] | None = None) -> Comparison:
 
 
 class _Tracing(Lowering):
-    """Remembers which look-ups belong to which operation."""
+    """Remembers which look-ups and which weights belong to which operation."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.tables: dict[fx.Node, list[Lookup]] = {}
+        self.matrices: dict[fx.Node, list[Weight]] = {}
 
     def _call(self, node: fx.Node) -> Any:
-        before = len(self.builder.lookups)
+        tables, weights = len(self.builder.lookups), len(self.builder.weights)
         value = super()._call(node)
-        self.tables[node] = self.builder.lookups[before:]
+        self.tables[node] = self.builder.lookups[tables:]
+        self.matrices[node] = [weight for weight in self.builder.weights[weights:] if len(weight.shape) > 1]
         return value
 
 
@@ -170,8 +173,10 @@ class _Comparing:
             return
         own = self.current[node] = None if node.target in IGNORED else self._applied(node, {})
         secret = self.lowering.values.get(node)
-        if isinstance(secret, Layer) and isinstance(own, torch.Tensor):
+        if isinstance(secret, Layer):
             self._carried[node] = self._change(node, own)  # its norm is lowered with it
+        elif isinstance(secret, tuple):
+            self._carried[node] = SLACK * self._change(node, own) + self._folded(node)  # its parts follow
         if not isinstance(secret, Secret) or not isinstance(own, torch.Tensor):
             return
         found = self.private.get(node)
@@ -219,16 +224,27 @@ class _Comparing:
         """What the operation may add to its operands' errors; see the top of the file."""
         size = _largest(own)
         tables = sum(one.error * (size if one.function in RELATIVE else 1.0) for one in self.lowering.tables.get(node, ()))
-        return SLACK * self._change(node, own) + 2 * self._resolution(secret) + tables
+        return SLACK * self._change(node, own) + self._folded(node) + 2 * self._resolution(secret) + tables
 
-    def _change(self, node: fx.Node, own: torch.Tensor) -> float:
+    def _change(self, node: fx.Node, own: Any) -> float:
         """The largest change that was found when operands moved."""
         moves = {n: unit for n in node.all_input_nodes if (unit := self._unit(n))}
         changes = [0.0]
         for _ in range(TRIALS if moves else 0):
             moved = {n: self._moved(self._operand(n), unit) for n, unit in moves.items()}
-            changes.append(_largest(self._applied(node, moved) - own))
+            changes.append(_apart(self._applied(node, moved), own))
         return max(changes)
+
+    def _folded(self, node: fx.Node) -> float:
+        """Of weights into which their norm was folded: they are rounded as folded, so the norm does not scale that."""
+        out = 0.0
+        for layer in node.all_input_nodes:
+            if isinstance(self.lowering.values.get(layer), Layer) and (made := self.lowering.matrices.get(node)):
+                unit = 2.0 ** -(min(weight.fraction for weight in made) + 1)
+                owned = [n for n in layer.all_input_nodes if isinstance(self.lowering.values.get(n), Owned) and self._operand(n).dim() > 1]
+                moved = {n: self._moved(self._operand(n), unit) for n in owned}
+                out += SLACK * _apart(self._applied(layer, moved), self._operand(layer))
+        return out
 
     def _unit(self, node: fx.Node) -> float:
         """How far an operand may be from what the model would have there: rounding alone."""
@@ -280,6 +296,13 @@ class _Comparing:
             added=_largest(found - own) if added is None else added,
             allowed=allowed,
         )
+
+
+def _apart(found: Any, own: Any) -> float:
+    """The largest difference of two results; of several, that of their real parts."""
+    if isinstance(own, tuple | list):
+        return max((_apart(one, other) for one, other in zip(found, own, strict=True)), default=0.0)
+    return _largest(found - own) if isinstance(own, torch.Tensor) and own.is_floating_point() else 0.0
 
 
 def _largest(value: torch.Tensor) -> float:
