@@ -12,7 +12,7 @@ import numpy as np
 from mpc_views import Book, Inputs
 
 from moiety.mpc import ops, rep3
-from moiety.mpc.functions import argmax, bits, compare, equal, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
+from moiety.mpc.functions import argmax, bits, clamp, compare, equal, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Scope, Spec, Words
 from moiety.mpc.share import Share
@@ -128,7 +128,7 @@ TINY = {
     "product": Case(rep3.product, several(3), pairs(3)),
     "product_and_shift": Case(product_and_shift, several(3), pairs(3)),
     "rescale": Case(rescale(2), one(4), range(16)),
-    "product_and_rescale": Case(product_and_rescale, several(3), pairs(3)[::5], 21),
+    "product_and_rescale": Case(product_and_rescale, several(3), pairs(3)[::9], 21),
     **{f"sign{width}": Case(sign(width), one(width), range(1 << width)) for width in (2, 3, 4)},
     "below": Case(lambda party, x: compare.below(party, x, [0, 3], 3), one(3), range(8)),
     **{f"is_zero{width}": Case(is_zero(width), one(width), range(1 << width)) for width in (2, 3, 4)},
@@ -137,10 +137,10 @@ TINY = {
     "select": Case(select.select, flag_and(4), list(itertools.product((0, 1), range(16)))),
     "relu": Case(lambda party, x: relu.relu(party, x, 3), one(3), range(8), 21),
     "larger": Case(larger(2), several(2), pairs(2)),
-    "two_levels": Case(two_levels, several(2), list(itertools.product(range(4), repeat=3))[::9], 21),
+    "two_levels": Case(two_levels, several(2), list(itertools.product(range(4), repeat=3))[::13], 21),
     "lift": Case(lift(5), one(3), range(8)),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 3), row(3, 4), [(0, 1, 0, 1), (3, 2, 3, 3), (0, 7, 6, 1), (1, 0, 0, 0)], 17),
-    "linear_table": Case(look_up(1, 0, 1), one(4), (0, 7, 9, 15), 21),
+    "linear_table": Case(look_up(1, 0, 1), one(4), (0, 9), 21),
     "constant_table": Case(look_up(0, 0, 0, 2), one(3), range(8)),
 }
 
@@ -192,11 +192,13 @@ WIDE = {
     "select": Case(select.select, flag_and(6), [(b, x) for b in (0, 1) for x in some(6)[:4]]),
     "choose": Case(select.choose, flag_and(6), [(b, *x) for b in (0, 1) for x in some(6, 2)[4:]], 13),
     "relu": Case(lambda party, x: relu.relu(party, x, 6), one(6), some(6)),
+    "clamp": Case(lambda party, x: clamp.clamp(party, x, -7, 12, 6), one(6), some(6)),
     "larger": Case(larger(6), several(6), some(6, 2), 12),
     "lift": Case(lift(7), one(6), range(64), 13),
     "constant_table": Case(look_up(0, 3, 0, 2), one(6), some(6)),
     "linear_table": Case(look_up(1, 1, 2), one(6), some(6)),
     "quadratic_table": Case(look_up(2, 1, 2), one(6), some(6)),
+    "quadratic_table_masked_afresh": Case(look_up(2, 1, 2, 2), one(6), some(6)[::2], 16),
     "two_tables": Case(look_up(1, 1, 2, 3), one(6), some(6)[::2]),
     "levels": Case(levels, one(6), some(6)[::2], 16),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 6), row(6, 3), TERNARY[::9]),
