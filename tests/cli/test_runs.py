@@ -1,6 +1,7 @@
 """Commands that run something on parties started for them."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,24 @@ def test_demo_as_data(stories: str) -> None:
     assert not any(member["loads_torch"] for member in (p0, p1, p2))
     assert client["loads_torch"]
     assert any("semi-honest" in found[key] for key in ("promise", "protocol"))
+
+
+def test_chaos() -> None:
+    found = data("chaos", "--runs", "10", "--seed", "2", "--jobs", "2")
+    assert (found["runs"], found["unexpected"], len(found["outcomes"])) == (10, 0, 10)
+    assert sum(sum(row.values()) for row in found["table"].values()) == 10
+    assert all(outcome["expected"] and outcome["seconds"] > 0 for outcome in found["outcomes"])
+
+
+def test_chaos_interrupted() -> None:
+    running = Running("chaos", "--runs", "100000", "--jobs", "2")
+    deadline = time.monotonic() + 60
+    while len(running.children()) < 6:  # both federations
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = running.children()
+    assert running.end(signal.SIGTERM, 60) == 128 + signal.SIGTERM
+    assert gone(children)
 
 
 def test_demo_for_people(stories: str) -> None:

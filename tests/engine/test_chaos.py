@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from moiety.engine.chaos import EXPECTED, KINDS, RIGHT, Outcome, Subject, chaos, draw
+from moiety.engine.chaos import EXPECTED, KINDS, RIGHT, SWIFT, Outcome, Subject, chaos, draw
 from moiety.engine.launch import CLIENT, PARTIES
 from moiety.mpc.rounds import Role
 from moiety.net import FaultKind
@@ -27,7 +27,7 @@ def subjects() -> Sequence[Subject]:
 
 
 def test_every_run_ends_as_expected(subjects: Sequence[Subject]) -> None:
-    outcomes = chaos(subjects, FAULTS, seed=7, jobs=2)
+    outcomes = chaos(subjects, FAULTS, seed=7, jobs=4, deadlines=SWIFT)
     assert [one for one in outcomes if not one.expected] == []
     assert len(outcomes) == FAULTS
     assert sum(one.struck for one in outcomes) > 0.9 * FAULTS

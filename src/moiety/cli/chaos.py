@@ -73,7 +73,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
     paper().print(shown)
     failed = [one for one in outcomes if one.end != "right"]
     halves, unexpected = Counter(one.halves for one in failed), sum(not one.expected for one in outcomes)
-    repeated = sum(one.repeated for one in outcomes)
+    repeated = sum(one.repeated > 0 for one in outcomes)
     remark(
         f"{unexpected} ended otherwise than expected; {repeated} were repeated, since a deadline was missed that the fault does not explain"
     )
