@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +64,19 @@ def test_client_without_the_model(federation: Federation, private: Private, mode
         client(torch.zeros(3, 16))
     with pytest.raises(InputError, match="hold no model 'nothing'"):
         federation.model("nothing")
+
+
+def test_threads_take_turns(private: Private, model: "torch.nn.Module") -> None:
+    errors: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: errors.append(difference(private, model, torch.randn(4, 16).clamp(-1, 1)))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(errors) == 4
+    assert max(errors) < 0.002
 
 
 def test_a_failed_session_is_replaced(private: Private, model: "torch.nn.Module") -> None:

@@ -46,6 +46,7 @@ EXPANDED = Node("expand", (0,), {"shape": (1 << 36,)})
     ("make", "said"),
     [
         (lambda: large(EXPANDED), "shape .68719476736,."),
+        (lambda: large(Node("pad", (0,), {"before": (1 << 36,), "after": (0,)})), r"node 1 of the plan .pad. makes a tensor"),
         (lambda: large(*many(20)), "a run of the plan takes"),
         (lambda: large(*outer(300)), r"node 7 of the plan .add. makes a tensor of 8,100,000,000"),
     ],

@@ -9,13 +9,15 @@ import pytest
 
 from moiety.compile.plan import Plan
 from moiety.engine import owner as owner_side
-from moiety.engine.launch import PARTIES, LocalParties
+from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties
+from moiety.engine.owner import open_session
 from moiety.engine.report import RunReport
 from moiety.engine.waves import payload
-from moiety.errors import ChannelError, InputError
+from moiety.errors import ChannelError, InputError, PlanMismatch
+from moiety.mpc.party import Party
 
 from . import plans
-from .conftest import as_client, as_owner
+from .conftest import BRISK, Threads, as_client, as_owner
 
 
 def check_counters(plan: Plan, report: RunReport) -> None:
@@ -185,3 +187,15 @@ def test_files_are_private(local: LocalParties) -> None:
             if place.suffix != ".crt":
                 assert stat.S_IMODE(place.stat().st_mode) == 0o600, place
         assert stat.S_IMODE((local.folder / f"{name}.log").stat().st_mode) == 0o600
+
+
+def test_words_of_another_kind_than_the_table_has_are_not_sent(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many bytes, but no words: what an operation hands over is checked before it leaves."""
+    plan, additive = plans.chain(1), Party.additive
+    with open_session(threads.directory, threads.identity(MODEL_OWNER), deadlines=BRISK) as session:
+        session.deploy("chain", [plan], {})
+    monkeypatch.setattr(Party, "additive", lambda party, x: additive(party, x).view(np.float64))
+    monkeypatch.setattr("moiety.mpc.rep3.wrap", lambda words, bits: words)
+    client, said = open_session(threads.directory, threads.identity(CLIENT), deadlines=BRISK), r"would send float64 \(4,\) to CLIENT"
+    with client, pytest.raises(PlanMismatch, match=said):
+        client.run("chain", plan, plans.words(np.ones(4)))

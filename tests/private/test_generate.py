@@ -37,11 +37,12 @@ class Counting:
     """Answers every token with the next number, and remembers what it was asked."""
 
     def __init__(self, *plans: Plan) -> None:
-        self.plans = list(plans)
+        self.plans, self.begun = list(plans), 0
         self.asked: list[tuple[int, int | None]] = []
 
     def run(self, plan: Plan, inputs: list[Any], *, position: int | None = None, on_progress: Any = None) -> RunResult:
         token = int(inputs[0][0, -1].argmax())
+        self.begun += position is None
         self.asked.append((inputs[0].shape[1], position))
         [output] = plan.outputs
         chosen = np.eye(CLASSES)[None, token + 1] if output.fraction else np.array([float(token + 1)])
@@ -143,6 +144,18 @@ def test_retries_end() -> None:
 def test_secrets_stay_out_of_repr() -> None:
     [token] = generate(Counting(plan(2), *STEPS), [0, 3], max_new_tokens=1)
     assert repr(token) == "<Token 0, 0.5 s>"
+
+
+def test_two_answers_do_not_grow_in_one_session() -> None:
+    """Their caches would be mixed, without a word."""
+    runner = Counting(plan(2), *STEPS)
+    first = generate(runner, [0, 3], max_new_tokens=4)
+    assert [next(first).id, next(first).id] == [4, 5]
+    second = generate(runner, [0, 5], max_new_tokens=4)
+    assert next(second).id == 6
+    with pytest.raises(InputError, match="another answer was begun in this session"):
+        next(first)
+    assert [token.id for token in second] == [7, 8, 9]
 
 
 @pytest.mark.slow

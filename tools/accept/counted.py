@@ -29,6 +29,10 @@ class Counted:
         return self.private.plans
 
     @property
+    def begun(self) -> int:
+        return self.private.begun
+
+    @property
     def name(self) -> str:
         return self.private.name
 

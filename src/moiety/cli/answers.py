@@ -49,6 +49,11 @@ class Watched:
         """Those of the model."""
         return self.private.plans
 
+    @property
+    def begun(self) -> int:
+        """Answers begun with the model."""
+        return self.private.begun
+
     def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
         """As ``Private.run``."""
         result = self.private.run(plan, inputs, position=position, on_progress=on_progress)

@@ -7,6 +7,7 @@ with moiety.local(parties=3) as federation:
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,11 +165,18 @@ class _Source:
 
 
 class Private:
-    """A deployed model: call it as the model itself. Only the caller sees the answer."""
+    """A deployed model: call it as the model itself. Only the caller sees the answer.
+
+    Threads may share one: their calls take turns in one session. A decoder's session holds the caches of one answer, so answers that are
+    to grow at the same time need one of these each (``federation.model(name)``).
+    """
 
     def __init__(self, federation: Federation, name: str, source: _Source | None) -> None:
         self.name, self.plans = name, list[Plan]()
         self._federation, self._source = federation, source
+        self.begun = 0
+        """Answers that were begun with caches of their own."""
+        self._turn = threading.RLock()
         self._session: OwnerSession | None = None
         self._last: tuple[Plan, RunReport | None] | None = None
 
@@ -177,7 +185,8 @@ class Private:
 
         Raises InputError for inputs that no deployed plan takes, RangeViolation when the answer would be meaningless.
         """
-        plan = next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
+        with self._turn:
+            plan = next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
         result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress, retries=retries)
         return signature.decode_outputs(plan, result.outputs, bool(result.flag))
 
@@ -214,11 +223,13 @@ class Private:
         return self._source.weights if self._source is not None else {}
 
     def _run(self, plan: Plan, inputs: list[Words], position: int | None, on_progress: Progress | None) -> RunResult:
-        if self._session is None or self._session.closed:
-            self._session = self._federation.open()
-        result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress)
-        self._last = (plan, result.report)
-        return result
+        with self._turn:
+            if self._session is None or self._session.closed:
+                self._session = self._federation.open()
+            self.begun += bool(plan.states) and not position
+            result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress)
+            self._last = (plan, result.report)
+            return result
 
     @property
     def cost(self) -> Cost:

@@ -25,6 +25,9 @@ class Runner(Protocol):
     @property
     def plans(self) -> list[Plan]: ...
 
+    @property
+    def begun(self) -> int: ...
+
     def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult: ...
 
 
@@ -119,8 +122,8 @@ def generate(
     runs go on to the limit after its end, so that they learn nothing of it. After a transient error, ``retries`` times at most,
     a new session takes in again what is known so far, and the answer goes on.
 
-    Raises InputError here, before anything is sent, when prompt and answer do not fit what is deployed; RangeViolation while
-    running when a value left its calibrated range.
+    Raises InputError here, before anything is sent, when prompt and answer do not fit what is deployed; while running RangeViolation
+    when a value left its calibrated range, and InputError when another answer was begun with the same runner, whose caches are gone.
     """
     decoder = Decoder.of(runner.plans)
     decoder.check(prompt, max_new_tokens)
@@ -135,7 +138,7 @@ class _Reading:
         self.tokens = tokens
         self._runner, self._decoder, self._retries, self._on_progress = runner, decoder, retries, on_progress
         self._opening = decoder.opening(len(tokens))
-        self._stored = 0
+        self._stored = self._begun = 0
 
     def run(self) -> tuple[Plan, RunResult, list[RunReport]]:
         """Take in every token that is not stored; the plan and the result of the last one, and all reports."""
@@ -156,7 +159,10 @@ class _Reading:
         count = 1 if self._stored else self._opening
         plan = self._decoder.step(self._stored) if self._stored else self._decoder.prefill[count]
         part = self.tokens[self._stored : self._stored + count]
+        if self._stored and self._runner.begun != self._begun:
+            raise InputError("another answer was begun in this session, which holds one: take a model of its own for each")
         result = _run(self._runner, plan, part, self._stored or None, self._on_progress)
+        self._begun = self._runner.begun
         self._stored += count
         return plan, result
 
