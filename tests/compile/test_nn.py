@@ -10,6 +10,7 @@ from torch import nn
 from moiety.compile.builder import Options
 from moiety.errors import PlanError, RangeViolation, UnsupportedOp
 
+from .replay import Block
 from .support import compiled, spread
 
 TOLERANCE = 1e-3
@@ -270,6 +271,15 @@ def test_puma_for_one_norm_and_for_all_functions() -> None:
     assert every.ops["table"] == 1, "the reciprocal of the softmax's row sums, for which PUMA has no polynomial of its own"
     assert one.error() < TOLERANCE
     assert every.error() < 0.05
+
+
+@pytest.mark.parametrize("llama", [False, True])
+def test_a_whole_layer_with_all_functions_of_puma(llama: bool) -> None:
+    """Within what the published formulas are off, and no closer: they are really used."""
+    torch.manual_seed(3)
+    case = compiled(Block(llama), torch.randn(1, 6, 16), variants="puma")
+    assert (case.ops["puma_rsqrt"], case.ops["puma_silu" if llama else "puma_gelu"], case.ops["puma_neg_exp"]) == (2, 1, 1)
+    assert 1e-3 < case.error() < 0.02
 
 
 class RootMeanSquare(nn.Module):
