@@ -2,7 +2,10 @@
 
 import ast
 import importlib.util
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,10 @@ def system(request: pytest.FixtureRequest) -> registry.System:
     return SYSTEMS[request.param]
 
 
+def page(system: registry.System) -> str:
+    return (ROOT / system.page).read_text(encoding="utf-8")
+
+
 def test_it_says_what_it_is(system: registry.System) -> None:
     assert SYSTEMS[system.id] is system
     assert all((system.title, system.paper, system.claim, system.built, system.limits))
@@ -33,6 +40,28 @@ def test_its_modules_exist_and_have_tests(system: registry.System) -> None:
         imported = re.compile(rf"from {re.escape(room)} import [^\n]*\b{leaf}\b|from {re.escape(part.where)} import")
         mirror = ROOT / "tests" / room.split(".")[1] / f"test_{leaf.removeprefix('rules_')}.py"
         assert mirror in tests or any(imported.search(text) for text in tests.values()), f"{part.where} has no tests"
+
+
+def test_its_page_shows_the_claim_as_measured(system: registry.System) -> None:
+    text, stored = page(system), json.loads((ROOT / system.page).with_suffix(".json").read_text(encoding="utf-8"))
+    assert set(stored) == {"id", "title", "paper", "holds", "rows", "seconds"}
+    assert (stored["id"], stored["title"], stored["paper"]) == (system.id, system.title, system.paper)
+    assert f"moiety reproduce {system.id}" in text
+    assert "## Limits" in text
+    assert stored["holds"] == all(row["holds"] for row in stored["rows"])
+    for row in stored["rows"]:
+        figures = " | ".join("-" if row[key] is None else f"{row[key]:.4g}" for key in ("paper", "measured", "baseline"))
+        assert f"| {row['quantity'].replace('|', '&#124;')} | {figures} | {row['unit']} | {'yes' if row['holds'] else 'NO'} |" in text
+
+
+def test_its_examples_run(system: registry.System, tmp_path: Path) -> None:
+    for number, text in enumerate(re.findall(r"^```python\n(.*?)^```", page(system), re.MULTILINE | re.DOTALL)):
+        script = tmp_path / f"example{number}.py"
+        script.write_text(text, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-W", "error::RuntimeWarning", script], capture_output=True, text=True, timeout=110, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("file", CLAIMS, ids=lambda file: file.stem)

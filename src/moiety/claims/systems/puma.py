@@ -33,7 +33,7 @@ SYSTEM: Final = System(
 def rows(quick: bool) -> Iterator[Row]:
     """The errors of the formulas, the cost of GeLU, then layers and a whole model between processes."""
     texts = tasks.sts_pairs(), tasks.sst2("train"), tasks.sst2("dev")
-    MINILM.find()
+    MINILM.find()  # what is missing is said at once
     from moiety.claims import puma_private
 
     yield from puma_float.rows()
