@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner, Result
 
 from moiety.cli.app import app
@@ -217,3 +218,14 @@ def test_compare_marks_the_first_layer_beyond_its_error(own: str, tmp_path: Path
     assert shown.exit_code == 1
     assert "here they part first: aten.gelu.default in 1" in shown.stdout
     assert "a value left its calibrated range" in shown.stdout
+
+
+def test_a_language_model_without_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=64, n_positions=128)).save_pretrained("own")
+    assert data("check", "own", "--lengths", "4")["ok"]
+    source = resolve("own")
+    assert (source.tokenizer, source.made_up) == (None, True)
+    Path("lines.txt").write_text("Once upon a time.")
+    assert "has no tokenizer" in run("check", "own", "--data", "lines.txt").stderr

@@ -117,3 +117,13 @@ def test_truth_values_and_places_are_compared_as_such(monkeypatch) -> None:
     assert {"gt", "argmax", "where"} <= rows.keys()
     assert (rows["gt"].added, rows["gt"].allowed) == (0.0, 0.0)
     assert rows["gt"].private_error == 1.0, "some of those within rounding do differ"
+
+
+def test_weights_that_a_norm_was_folded_into_are_allowed_their_rounding() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.logspace(-2, 2, 8))  # folded, the channels differ by orders of magnitude
+    found = compare(draft(model, (torch.randn(1, 4, 6, 6),)))
+    assert found.rows
+    assert found.first == -1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from moiety.engine.timing import Net, Prediction
     from moiety.engine.tree import Branch
 
-NEAR: Final = "the estimate leaves out congestion and TLS; measured runs on one machine lay within a factor of two of it"
+NEAR: Final = "an estimate, without congestion and TLS; on loopback it lay within a factor of two of measured runs"
 
 
 def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float, *, as_json: bool) -> None:

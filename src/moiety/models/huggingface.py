@@ -42,15 +42,18 @@ def load(name: str, length: int = 16) -> Loaded:
     generates = kind.__name__.endswith(DECODERS)
     inputs = {} if generates else examples(model, length)
     public = tuple(key for key in inputs if key not in ("input_ids", "pixel_values"))
-    return Loaded(model, _tokenizer(name), generates, inputs, public)
+    return Loaded(model, _tokenizer(name, model), generates, inputs, public)
 
 
-def _tokenizer(name: str) -> Any:
+def _tokenizer(name: str, model: Any) -> Any:
+    """The one that lies beside the model, if it yields tokens that the model has; transformers makes an empty one where none lies."""
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, KeyError):
+            found = AutoTokenizer.from_pretrained(name, local_files_only=True)
+        tokens = found("A few words.")["input_ids"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return found if tokens and max(tokens) < getattr(model.config, "vocab_size", 0) else None
 
 
 def examples(model: Any, length: int) -> dict[str, torch.Tensor]:
