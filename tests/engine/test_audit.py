@@ -203,6 +203,10 @@ def test_parties_record_what_they_did_and_go_on_after_a_kill(parties: LocalParti
         assert run.items() >= {"by": CLIENT, "model": "mlp", "run": 2, "outcome": "done", "answer": True}.items()
         assert run["sent"] == result.report.of(role).sent_bytes
         assert refused.items() >= {"by": "press", "command": "run", "model": "mlp", "plan": plan.hash, "code": "MOI-403"}.items()
+    fail_a_run(parties)
+    for name in PARTIES:
+        failed = soon(logs[name], 8)[-1]
+        assert (failed["what"], failed["model"], failed["outcome"] != "done") == ("run", "sums", True)
     parties.processes[PARTIES[1]].kill()
     parties.restart(PARTIES[1])
     with as_owner(parties) as session:
@@ -212,12 +216,20 @@ def test_parties_record_what_they_did_and_go_on_after_a_kill(parties: LocalParti
             client.run("mlp", plan, plans.words(x))
         with pytest.raises(LimitReached, match="had 4 answers of the model 'mlp'"):  # party1 counts on after its restart
             client.run("mlp", plan, plans.words(x))
-    found = soon(logs[PARTIES[1]], 12)
-    assert [entry["what"] for entry in found[6:]] == ["start", "deploy", "plan", "run", "run", "refused"]
+    found = soon(logs[PARTIES[1]], 14)
+    assert [entry["what"] for entry in found[8:]] == ["start", "deploy", "plan", "run", "run", "refused"]
     parties.stop()
     for name in PARTIES:
         assert entries(logs[name])[-1]["what"] == "stop"
         verify([logs[name]], [Head(found[-1]["n"], found[-1]["hash"])] if name == PARTIES[1] else [])
+
+
+def fail_a_run(parties: LocalParties) -> None:
+    plan = plans.running_sum(3)
+    with as_owner(parties) as session:
+        session.deploy("sums", [plan], {})
+    with as_client(parties) as client, pytest.raises(MoietyError):
+        client.run("sums", plan, plans.words(np.ones((1, 3))), position=2)
 
 
 def soon(path: Path, count: int) -> list[dict[str, Any]]:
@@ -226,14 +238,3 @@ def soon(path: Path, count: int) -> list[dict[str, Any]]:
     while len(found := entries(path)) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
-
-
-def test_a_failed_run_is_recorded_with_its_outcome(parties: LocalParties) -> None:
-    plan = plans.running_sum(3)
-    with as_owner(parties) as session:
-        session.deploy("sums", [plan], {})
-    with as_client(parties) as client, pytest.raises(MoietyError):
-        client.run("sums", plan, plans.words(np.ones((1, 3))), position=2)
-    for name in PARTIES:
-        last = soon(parties.folder / name / AUDIT_FILE, 3)[-1]
-        assert (last["what"], last["outcome"] != "done") == ("run", True)

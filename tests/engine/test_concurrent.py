@@ -14,7 +14,7 @@ from moiety.engine.owner import OwnerSession
 from moiety.net import Kind
 
 from . import plans
-from .conftest import BRISK, as_client
+from .conftest import BRISK, as_client, as_owner
 from .recording_party import Notes, RecordedLink, one_id_for_all, repeated
 
 OWNERS = ("vendor", "north", "south")
@@ -110,6 +110,34 @@ def test_concurrent_runs_share_no_mask_and_mix_nothing(tmp_path: Path) -> None:
             frames, equal = repeated(local.folder / f"frames-{name}")
             assert frames > 80
             assert equal == 0, f"{equal} frames of {name} are equal"
+
+
+def test_a_short_run_does_not_wait_for_a_long_one(local: LocalParties) -> None:
+    """Nothing is timed: the long run has rounds left when the short one's ten are done."""
+    long, x = plans.chain(600), np.ones((4, 16))
+    with as_owner(local) as vendor:
+        vendor.deploy("mlp-1", [plans.mlp()], plans.mlp_weights(1))
+        vendor.deploy("long", [long], {})
+    begun, reached = threading.Event(), list[int]()
+
+    def progress(wave: int, waves: int) -> None:
+        reached.append(wave)
+        begun.set()
+
+    def run_long() -> None:
+        with as_client(local) as client:
+            client.run("long", long, plans.words(np.ones(4)), on_progress=progress)
+
+    with as_client(local) as client:
+        client.run("mlp-1", plans.mlp(), plans.words(x))
+        other = threading.Thread(target=run_long)
+        other.start()
+        assert begun.wait(30)
+        client.run("mlp-1", plans.mlp(), plans.words(x))
+        left = len(long.waves) - reached[-1]
+        other.join(60)
+    assert left > 0
+    assert reached[-1] == len(long.waves)
 
 
 def test_the_check_catches_two_runs_with_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

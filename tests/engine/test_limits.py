@@ -1,6 +1,7 @@
 """What a party is willing to hold: it refuses by sizes before it allocates, and its account is empty again when all have left."""
 
 import threading
+import time
 import tracemalloc
 from typing import Any
 
@@ -201,11 +202,23 @@ def test_limits_of_a_party(houses: list[member.House], threads: Threads) -> None
             what(session)
     with owner(threads, MODEL_OWNER) as session:
         session.deploy("mlp", [plan], plans.mlp_weights(), replace=True)
+        session.deploy("two", [plans.running_sum(3)], {}, replace=True)
     with owner(threads, CLIENT) as one, owner(threads, CLIENT) as other:
         one.run("mlp", plan, x), other.run("mlp", plan, x)
         with pytest.raises(LimitReached, match="already serves 2 sessions of client"):
             owner(threads, CLIENT)
         owner(threads, MODEL_OWNER).close()
+        one.run("two", plans.running_sum(3), plans.words(np.ones((1, 3))), position=0)
+        assert all(house.memory.taken > kept(house) for house in houses)
+    deadline = time.monotonic() + 10
+    while any(house.memory.taken != kept(house) for house in houses) and time.monotonic() < deadline:
+        time.sleep(0.02)  # the parties take a moment to see that the sessions ended
+    assert [house.memory.taken - kept(house) for house in houses] == [0, 0, 0]
+
+
+def kept(house: member.House) -> int:
+    """What the models take."""
+    return sum(model.nbytes for model in house.store.models().values())
 
 
 def test_one_deployment_of_a_model_at_a_time(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
