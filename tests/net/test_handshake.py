@@ -223,7 +223,7 @@ def test_noise_and_silence_do_not_block_others(town: Any) -> None:
     town.keep(dial(one, at(listener, two), purpose="x", deadline_s=10))
     town.keep(listener.accept(deadline_s=10))
     assert time.monotonic() - started < 2
-    assert sum(thread.name.startswith("moiety-hello") for thread in threading.enumerate()) <= 2
+    assert sum(thread.name.startswith("moiety-hello") for thread in threading.enumerate()) <= 3  # the slow one, the noise, the guest
     assert wait_for(lambda: len(town.refused) == 1 + MAX_HANDSHAKES + 8 + 1, 8)  # the noise, then everybody else by the deadline
     assert sum("did not begin a TLS handshake within 3 s" in reason for reason in town.refused) == MAX_HANDSHAKES + 8
     assert f"{slow.getsockname()[1]} (one of P1 was expected) did not finish the TLS handshake within 3 s" in " ".join(town.refused)
@@ -239,7 +239,7 @@ def test_a_crowd_of_half_handshakes_leaves_others_alone(town: Any, monkeypatch: 
             town.stack.enter_context(socket.create_connection(("127.0.0.1", listener.port))).sendall(says)
     town.keep(dial(one, at(listener, two), purpose="x", deadline_s=10))
     town.keep(listener.accept(deadline_s=10))
-    assert wait_for(lambda: len(town.refused) >= 5 + MAX_HANDSHAKES)
+    assert wait_for(lambda: len(town.refused) >= 4 + MAX_HANDSHAKES)
     assert any("did not begin a TLS handshake while" in reason for reason in town.refused)
 
 
