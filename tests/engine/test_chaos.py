@@ -12,7 +12,7 @@ from moiety.net import FaultKind
 
 from . import plans
 
-FAULTS = 40
+FAULTS = 30
 X = np.linspace(-1, 1, 64).reshape(4, 16)
 
 
@@ -27,7 +27,7 @@ def subjects() -> Sequence[Subject]:
 
 
 def test_every_run_ends_as_expected(subjects: Sequence[Subject]) -> None:
-    outcomes = chaos(subjects, FAULTS, seed=7, jobs=4, deadlines=SWIFT)
+    outcomes = chaos(subjects, FAULTS, seed=7, jobs=3, deadlines=SWIFT)
     assert [one for one in outcomes if not one.expected] == []
     assert len(outcomes) == FAULTS
     assert sum(one.struck for one in outcomes) > 0.9 * FAULTS

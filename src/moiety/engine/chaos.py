@@ -25,7 +25,7 @@ from moiety.net import Fault, FaultKind, Injector, Kind, Link
 
 SWIFT: Final = Deadlines(open_s=4.0, absent_s=2.0, wave_s=1.0, result_s=2.5, idle_s=60.0, stall_s=5.0, stop_s=5.0)
 STEADY: Final = Deadlines(open_s=8.0, absent_s=4.0, wave_s=2.0, result_s=5.0, idle_s=60.0, stall_s=10.0, stop_s=5.0)
-REPEATS: Final = 3
+REPEATS: Final = 3  # of what misses a deadline for no reason but a busy machine
 SLACK_S: Final = 6.0
 """What a run may take beyond its deadlines: closing channels, and a machine that has other things to do."""
 RIGHT: Final = "right"
@@ -112,9 +112,15 @@ class Ward:
 
     def deploy(self) -> None:
         """Share what some party does not hold."""
-        with self._session(MODEL_OWNER) as session:
-            for subject in self.subjects:
-                session.deploy(subject.name, [subject.plan], subject.weights)
+        for repeats_left in reversed(range(REPEATS + 1)):
+            try:
+                with self._session(MODEL_OWNER) as session:
+                    for subject in self.subjects:
+                        session.deploy(subject.name, [subject.plan], subject.weights)
+                return
+            except MoietyError as error:
+                if not error.transient or not repeats_left:
+                    raise
 
     def endure(self, fault: Fault, subject: Subject) -> Outcome:
         """As ``suffer``, again when a deadline was missed that the fault does not explain; a defect misses it every time."""
@@ -135,7 +141,7 @@ class Ward:
         seconds = time.monotonic() - began
         self._due = None
         self.parties.inject()
-        struck = bool(self.told) or any("commits the fault" in self.parties.log(name)[at:] for name, at in logged.items())
+        struck = bool(self.told) or any(f"the fault {fault} " in self.parties.log(name)[at:] for name, at in logged.items())
         if seconds > self.parties.deadlines.open_s + self.parties.deadlines.result_s + SLACK_S:
             end = LATE
         if self._revive(fault if struck else None):
