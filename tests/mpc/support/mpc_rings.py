@@ -39,6 +39,10 @@ def row(width: int, length: int) -> Inputs:
     return lambda book, secret: [book.share(secret, width, (length,))]
 
 
+def seen_row(width: int, length: int) -> Inputs:
+    return lambda book, secret: [book.seen(secret, width, (length,))]
+
+
 def flags(book: Book, secret: Any) -> list[Any]:
     return [book.bit(value) for value in secret]
 
@@ -169,6 +173,8 @@ def ranking(*sizes: int) -> Callable[..., Any]:
     return op
 
 
+WRAPPING = [(0, 0, 0), (1, 0, 1), (0, 171, 342), (0, 342, 171), (255, 256, 1), (511, 0, 0)]
+"""Of 9 bits: ties, and values whose differences wrap into a circle."""
 DISTINCT = [(0, 1, 2), (2, 1, 0), (15, 0, 3), (-3 % 16, 1, -2 % 16), (1, 3, 0)]
 
 WIDE = {
@@ -208,6 +214,8 @@ WIDE = {
     "shuffle_of_three": Case(shuffle.shuffle, row(4, 3), some(4, 3), 15),
     "top": Case(lambda party, x: top.top(party, x, 1, 2), row(7, 2), some(7, 2)[2:6], 15),
     "top_two": Case(lambda party, x: top.top(party, x, 2, 2), row(7, 2), [(0, 0), (0, 127), (1, 0)], 15),
+    "top_of_three": Case(lambda party, x: top.top(party, x, 1, 2), seen_row(9, 3), WRAPPING, 3),
+    "top_two_of_three": Case(lambda party, x: top.top(party, x, 2, 2), seen_row(9, 3), WRAPPING, 3),
     "ranking_of_three": Case(ranking(3), row(4, 3), DISTINCT, 16),
     "ranking_in_two_levels": Case(ranking(2, 2), row(4, 3), DISTINCT, 16),
     "one_hot": Case(lambda party, x: one_hot.one_hot(party, x, 5), one(6), some(6)),

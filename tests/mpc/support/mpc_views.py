@@ -143,12 +143,24 @@ class Book:
 
     def share(self, secret: Any, bits: int, inner: tuple[int, ...] = ()) -> dict[Role, Share]:
         """Ring elements (a secret each, ``inner`` an element) under masks of which the observer holds one part and not the other."""
-        pieces = int(np.prod(inner, dtype=np.int64))
+        pieces = math.prod(inner)
         held, other = self.own((77, self.size.bit_length()), pieces, 1 << bits), self.unknown(pieces, 1 << bits)
-        secrets = np.asarray(secret).astype(np.int64).view(np.uint64).reshape(pieces, -1)
+        return self._shared(self._secrets(secret, pieces), held, other, bits, inner)
+
+    def seen(self, secret: Any, bits: int, inner: tuple[int, ...] = ()) -> dict[Role, Share]:
+        """The same for one masked value: what is enumerated then is what follows once that has been seen."""
+        pieces = math.prod(inner)
+        held, masked = (self.own((kind,), pieces, 1 << bits) for kind in (79, 80))
+        return self._shared(self._secrets(secret, pieces), held, masked - held - self._secrets(secret, pieces), bits, inner)
+
+    def _secrets(self, secret: Any, pieces: int) -> Words:
+        words = np.asarray(secret).astype(np.int64).view(np.uint64).reshape(pieces, -1)
+        return np.broadcast_to(words, (pieces, self.count))
+
+    def _shared(self, secrets: Words, held: Words, other: Words, bits: int, inner: tuple[int, ...]) -> dict[Role, Share]:
         one, two, value = (
             wrap(np.moveaxis(p, -1, 0).reshape(self.count, *inner).astype(dtype_of(bits)), bits)
-            for p in (*self._sides(held, other), np.broadcast_to(secrets, (pieces, self.count)))
+            for p in (*self._sides(held, other), secrets)
         )
         masked = wrap(one + two + value, bits)
         parts = {Role.P0: (None, wrap(one + two, bits)), Role.P1: (masked, one), Role.P2: (masked, two), Role.CLIENT: (None, None)}
