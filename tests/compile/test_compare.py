@@ -121,9 +121,9 @@ def test_truth_values_and_places_are_compared_as_such(monkeypatch) -> None:
 
 def test_weights_that_a_norm_was_folded_into_are_allowed_their_rounding() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).eval()
+    model = nn.Sequential(nn.Conv2d(64, 16, 3), nn.BatchNorm2d(16)).eval()
     with torch.no_grad():
-        model[1].weight.copy_(torch.logspace(-2, 2, 8))  # folded, the channels differ by orders of magnitude
-    found = compare(draft(model, (torch.randn(1, 4, 6, 6),)))
-    assert found.rows
+        model[1].weight.fill_(1e-3)  # the norm makes the layer's own rounding a thousand times smaller, that of folded weights not
+    found = compare(draft(model, (4 * torch.randn(1, 64, 6, 6),)))
     assert found.first == -1
+    assert 0.05 < worst(found) < 0.5
