@@ -1,5 +1,7 @@
 """What a party tells of its state, and to whom."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from moiety.engine.messages import hear, say
 from moiety.engine.status import Leave, Look, Probe, Reach, Standing
 from moiety.errors import MoietyError, PolicyRefused
 from moiety.mpc.rounds import Role
-from moiety.net import Kind, dial
+from moiety.net import AbortReceived, Kind, dial
 
 from .conftest import STRANGER, as_client, as_owner
 from .plans import mlp, mlp_weights
@@ -115,3 +117,21 @@ def test_a_question_needs_no_session(local: LocalParties) -> None:
     assert hear(link, Standing, deadline_s=5, awaited="its status").own_sessions == 0
     say(link, Leave())
     link.close()
+
+
+def test_those_who_stay_do_not_keep_sessions_out(local: LocalParties) -> None:
+    """More connections than are answered: the last is refused with a reason, a session still opens, and the others end alone."""
+    peer, me = local.directory.compute(Role.P0), local.identity(STRANGER)
+    links = [dial(me, peer, purpose=status.STATUS, deadline_s=10) for _ in range(9)]
+    try:
+        with pytest.raises(AbortReceived, match="too many questions about its status") as refused:
+            hear(links[-1], Standing, deadline_s=5, awaited="its status")
+        assert refused.value.peer_code == "MOI-405"
+        with as_client(local) as session:
+            session.holding("a")
+    finally:
+        for link in links:
+            link.close()
+    deadline = time.monotonic() + 20
+    while not looked(local, CLIENT)[0].ok:
+        assert time.monotonic() < deadline

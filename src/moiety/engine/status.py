@@ -34,8 +34,9 @@ from moiety.net import Identity, Kind, Link, Peer, dial
 STATUS: Final = "status"
 """The purpose of such a connection."""
 WAIT_S: Final = 10.0
+LONGEST_S: Final = 60.0
 MOST_QUERIES: Final = 64
-"""On one connection."""
+"""On one connection, which lasts a minute at most."""
 MOST_BYTES: Final = 8 << 20
 """Of one probe, in either direction."""
 PROBE_BYTES: Final = 4 << 20
@@ -137,8 +138,10 @@ class Desk:
                 self._busy -= 1
 
     def _answer(self, link: Link) -> None:
+        until = time.monotonic() + LONGEST_S
         for _ in range(MOST_QUERIES):
-            match hear(link, Look | Probe | Leave, deadline_s=WAIT_S, awaited="a question about the status"):  # type: ignore[arg-type]
+            left = min(WAIT_S, max(0.0, until - time.monotonic()))
+            match hear(link, Look | Probe | Leave, deadline_s=left, awaited="a question about the status"):  # type: ignore[arg-type]
                 case Look():
                     say(link, self.standing(link.peer))
                 case Probe(up, down):
