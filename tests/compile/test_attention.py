@@ -129,6 +129,17 @@ def test_attention_written_out(masked) -> None:
     assert compiled(lambda x: masked(x @ x.transpose(-1, -2) / 2).softmax(-1) @ x, heads()).error() < TOLERANCE
 
 
+@pytest.mark.parametrize("fill", [torch.finfo(torch.float32).min, -torch.inf, None])
+def test_rows_in_which_nothing_counts(fill: float | None) -> None:
+    """Padding that attends to padding: uniform where the mask is a finite number, nothing where it is infinite or boolean."""
+    mask = MASK.clone()
+    mask[2] = False
+    given = mask if fill is None else torch.zeros(6, 6).masked_fill(~mask, fill)
+    assert compiled(lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=given), heads()).error() < TOLERANCE
+    if fill is not None and fill > -torch.inf:
+        assert compiled(lambda x: (x @ x.transpose(-1, -2) + given).softmax(-1) @ x, heads()).error() < TOLERANCE
+
+
 def test_what_a_mask_excludes_is_for_a_softmax_alone() -> None:
     with pytest.raises(UnsupportedOp, match="only a softmax may"):
         compiled(lambda x: x.masked_fill(x.new_ones(1).bool(), -torch.inf) * 2, heads())

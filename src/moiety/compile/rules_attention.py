@@ -108,7 +108,19 @@ def attention(call: Call) -> Secret:
     mixed = b.settled(mixed)
     room = ROOM - mixed.fraction - b.options.weight_fraction - 4 - np.log2(v.bound * 1.1 + 1e-9)
     inverse = b.rescaled(sums.reciprocal(b), max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
-    return b.multiply(mixed, inverse, call.shape, v.bound * 1.1)
+    return _without_blind_rows(call, b.multiply(mixed, inverse, call.shape, v.bound * 1.1))
+
+
+def _without_blind_rows(call: Call, x: Secret) -> Secret:
+    """Zeros for queries that may see nothing at all, as PyTorch has it."""
+    mask = call.arg(3, "attn_mask")
+    if not isinstance(mask, Public | Owned):
+        return x
+    sees = known("sees", lambda m: (m if m.dtype is torch.bool else m > -torch.inf).any(-1, keepdim=True), mask)
+    seeing = Public(sees.tensor) if isinstance(sees, Owned) else sees
+    if all(bool(row.all()) for row in ([seeing.value] if seeing.rows is None else seeing.rows)):
+        return x
+    return replace(x, node=call.builder.emit("multiply_public", x.node, call.builder.encoded(seeing, 0), fraction=0))
 
 
 def _repeat_heads(b: Builder, x: Secret, heads: int) -> Secret:
@@ -151,6 +163,17 @@ def _counting(valid: Public, shape: tuple[int, ...]) -> Public | None:
     return made if isinstance(made, Public) and (made.rows is not None or not bool(made.value.all())) else None
 
 
+def _without_dead_rows(b: Builder, x: Secret, mask: Public | None) -> tuple[Secret, Public | None]:
+    """Rows in which no score counts (of padding, say) become rows of zeros in which all do: PyTorch makes them uniform, too."""
+    if mask is None or all(bool(row.any(-1).all()) for row in ([mask.value] if mask.rows is None else mask.rows)):
+        return x, mask
+    alive = known("alive", lambda m: m.any(-1, keepdim=True), mask)
+    counting = known("counting", lambda m: m | ~m.any(-1, keepdim=True), mask)
+    if not isinstance(alive, Public) or not isinstance(counting, Public):
+        return x, mask
+    return replace(x, node=b.emit("multiply_public", x.node, b.encoded(alive, 0), fraction=0)), counting
+
+
 class _Sums(NamedTuple):
     """exp(x - c) under the mask and its sum over the last axis; ``top``: c, within one step of the row's maximum."""
 
@@ -176,6 +199,7 @@ class _Sums(NamedTuple):
 
 
 def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range) -> _Sums:
+    x, mask = _without_dead_rows(b, x, mask)
     valid = [] if mask is None else [b.encoded(mask, 0)]
     top, step = _top(b, x, mask, valid, found.bound)
     puma = b.variant("softmax") == "puma"

@@ -18,6 +18,8 @@ from moiety.mpc.functions import activations
 
 ACTIVATION = Wanted(2.0**-10.75)
 """With the truncation of what comes in and goes out, an activation stays within 2^-10."""
+SMALLEST = 2.0**-3
+"""Outputs that stay below 1 keep their relative error down to this size."""
 EXPONENTIAL = Wanted(2.0**-11, 2.0**-8)
 GROWING = Wanted(2.0**-11, 1.0)
 """Absolute near zero, relative where the function is large."""
@@ -98,9 +100,13 @@ def activated(call: Call, name: str, f: Function, wanted: Wanted) -> Secret:
 
 
 def _by_table(call: Call, x: Secret, ends: tuple[float, float], f: Function, wanted: Wanted) -> Secret:
+    """By table on the calibrated range with its margin; the absolute part of the error shrinks with the largest value."""
     b, (low, high) = call.builder, ends
     width = (b.options.margin - 1) * max(high - low, abs(low), abs(high), 1.0)
-    bound = float(np.abs(f(np.linspace(low - width, high + width, 257))).max())
+    bound = float(np.abs(f(np.linspace(low - width, high + width, 257))).max()) * 1.001
+    seen = float(np.abs(f(np.linspace(low, high, 257))).max())
+    if wanted.floor is None:
+        wanted = Wanted(wanted.error * min(1.0, max(seen, SMALLEST)))
     return b.table(f, x, low - width, high + width, b.options.table_fraction, wanted, max(bound, 1.0))
 
 
