@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mpc_runs import opened, opened_bits, run, share, share_bits
 
-from moiety.errors import ProtocolMisuse
+from moiety.errors import PlanError, ProtocolMisuse
 from moiety.mpc import ops
 from moiety.mpc.functions import argmax, bits, clamp, compare, equal, maximum, ranges, relu, select
 from moiety.mpc.rep3 import reshare
@@ -114,6 +114,30 @@ def test_equality_refuses_widths_beyond_the_ring():
     for width in (1, 65):
         with pytest.raises(ProtocolMisuse, match="cannot compare"):
             run(equal.is_zero, share([1]), bits=width)
+
+
+def test_moves_by_public_places():
+    x = GENERATOR.integers(-99, 99, (4, 5))
+    places = np.array([[3, 19], [0, 3]], np.uint64)
+
+    async def moved(party, x, name, words, **params):
+        return ops.OPS[name](party, x, words, **params)
+
+    shared = share(x, 2)
+    assert np.array_equal(opened(run(moved, shared, name="gather", words=places)), x.ravel()[places])
+    assert np.array_equal(opened(run(moved, shared, name="row", words=np.asarray(2, np.uint64))), x[2])
+    piled = np.zeros(3, np.int64)
+    np.add.at(piled, x % 3, x)
+    assert np.array_equal(opened(run(moved, shared, name="pile", words=(x % 3).astype(np.uint64), shape=(3,))), piled)
+    for name, words, further in (
+        ("gather", np.array([20], np.uint64), {}),
+        ("row", np.asarray(4, np.uint64), {}),
+        ("row", np.array([1], np.uint64), {}),
+        ("pile", np.full((4, 5), 3, np.uint64), {"shape": (3,)}),
+        ("pile", np.zeros(5, np.uint64), {"shape": (3,)}),
+    ):
+        with pytest.raises(PlanError, match="compile the model again"):
+            run(moved, shared, name=name, words=words, **further)
 
 
 def test_comparisons_as_numbers():
