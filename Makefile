@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 TORCH  := $(shell sed -n 's/^torch = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 NATIVE := $(wildcard CMakeLists.txt) $(shell find native -type f 2>/dev/null)
 
-.PHONY: setup demo test check lint bench docs wheels accept clean
+.PHONY: setup demo test check lint bench docs wheels picture plot accept clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.models
@@ -73,6 +73,13 @@ bench: setup
 docs: setup
 	@$(PIP) install -qq -e ".[docs]" --no-build-isolation
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The README's two figures: docs/pictures.
+picture: setup
+	$(BIN)/python tools/picture.py
+
+plot: setup
+	$(BIN)/python tools/plot.py
 
 # ARGS=--native: only for this machine's processors, without a cross compiler.
 wheels: setup

@@ -1,11 +1,14 @@
 """Every Python block of the README runs as a reader would run it; every command it shows exists."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from moiety.claims.registry import systems
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)( no-run)?\n(.*?)^```", README.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
@@ -19,7 +22,9 @@ def test_block_runs_as_a_script(text: str, tmp_path: Path) -> None:
     script.write_text(text, encoding="utf8")
     done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", script], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
-    assert "rounds" in done.stdout
+    shown = re.findall(r"# .*-> (.*) \.\.\.$", text, re.MULTILINE)
+    assert shown
+    assert all(line in done.stdout for line in shown), done.stdout
 
 
 @pytest.mark.parametrize("text", SKETCHES, ids=range(len(SKETCHES)))
@@ -38,3 +43,22 @@ def test_shown_commands_exist() -> None:
             [sys.executable, "-m", "moiety.cli", command, "--help"], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, f"moiety {command}: {done.stderr}"
+
+
+def test_published_systems_are_those_that_are_built() -> None:
+    """With the outcome that was last kept, whatever it was."""
+    section = README.read_text(encoding="utf8").split("## Published systems")[1].split("## ")[0]
+    rows = re.findall(r"^\| \[`(\w+)`\]\((.*?)\) \| .* \| (.*?) \|$", section, re.MULTILINE)
+    assert {name: page for name, page, _ in rows} == {name: system.page for name, system in systems().items()}
+    for name, page, outcome in rows:
+        kept = json.loads((README.parent / page).with_suffix(".json").read_text(encoding="utf8"))
+        assert outcome == ("holds" if kept["holds"] else "does not hold"), name
+
+
+def test_the_first_screen_is_short() -> None:
+    assert README.read_text(encoding="utf8").split("## Between organisations")[0].count("\n") < 45
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf8")):
+        assert (README.parent / target).exists(), target
