@@ -159,10 +159,8 @@ def test_retry_restores_what_a_killed_party_lost(local: LocalParties) -> None:
         mine.run(PLAN, WORDS)
     local.inject()
     assert local.processes["party2"].wait(10) == -signal.SIGKILL
-    thread = threading.Thread(target=local.restart, args=("party2",))
-    thread.start()  # while the next attempt already dials
+    local.restart("party2")
     right(mine.run(PLAN, WORDS, retries=1))
-    thread.join()
     mine.close()
 
 
