@@ -30,7 +30,7 @@ class Classifier(nn.Module):
 
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.embed, self.layer, self.head = nn.Embedding(50, 16), kind(16, 24, 2, batch_first=True, bidirectional=True), nn.Linear(48, 4)
+        self.embed, self.layer, self.head = nn.Embedding(50, 16), kind(16, 24, batch_first=True, bidirectional=True), nn.Linear(48, 4)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.head(self.layer(self.embed(ids))[0].mean(1))

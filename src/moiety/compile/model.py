@@ -14,6 +14,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_attention,
     rules_compare,
     rules_conv,
+    rules_extremes,
     rules_functions,
     rules_fused,
     rules_gather,

@@ -16,7 +16,6 @@ from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_index, takes_masked
 from moiety.compile.masked import excluded, only_softmax
 from moiety.compile.rules_arithmetic import added, aligned, negative, product
-from moiety.compile.rules_piecewise import held, positive_part
 from moiety.compile.rules_shape import one_hot_input
 from moiety.compile.rules_top import one_hot_at
 from moiety.errors import UnsupportedOp
@@ -34,7 +33,7 @@ def ordered(call: Call) -> Secret:
     """
     name, (x, y) = ORDERED[call.node.target], call.args[:2]
     difference = _difference(call.builder, y, x, call.shape) if name in ("gt", "le") else _difference(call.builder, x, y, call.shape)
-    less = _mask(call.builder.emit("is_negative", difference.node, bits=_width(call.builder, difference)), call.shape)
+    less = _mask(call.builder.emit("is_negative", difference.node, bits=width(call.builder, difference)), call.shape)
     return inverted(call.builder, less) if name in ("le", "ge") else less
 
 
@@ -48,7 +47,7 @@ def equal(call: Call) -> Secret:
 
 def is_zero(b: Builder, x: Secret) -> Secret:
     """A mask of where all words are zero."""
-    return _mask(b.emit("is_zero", x.node, bits=_width(b, x)), x.shape)
+    return _mask(b.emit("is_zero", x.node, bits=width(b, x)), x.shape)
 
 
 def _mask(node: int, shape: tuple[int, ...]) -> Secret:
@@ -56,15 +55,15 @@ def _mask(node: int, shape: tuple[int, ...]) -> Secret:
 
 
 def _difference(b: Builder, x: Any, y: Any, shape: tuple[int, ...]) -> Secret:
-    return added(b, x, y, shape, _reach(x) + _reach(y), -1)
+    return added(b, x, y, shape, largest_magnitude(x) + largest_magnitude(y), -1)
 
 
-def _reach(x: Any) -> float:
+def largest_magnitude(x: Any) -> float:
     """Largest magnitude of anything."""
     return x.bound if isinstance(x, Secret) else reach(x)
 
 
-def _width(b: Builder, x: Secret) -> int:
+def width(b: Builder, x: Secret) -> int:
     """Bits on which x can be compared with zero, two to spare."""
     b.check(x, -x.bound, x.bound)
     return min(64, max(4, math.ceil(x.bits) + 3))
@@ -201,12 +200,12 @@ def masked_fill(call: Call) -> Any:
 
 def _by_secret(call: Call, mask: Secret, x: Any, y: Any) -> Secret:
     b = call.builder
-    if any(isinstance(value, Masked) or not math.isfinite(_reach(value)) for value in (x, y)):
+    if any(isinstance(value, Masked) or not math.isfinite(largest_magnitude(value)) for value in (x, y)):
         raise UnsupportedOp(f"{call.node.target} in {b.module} excludes scores at secret places; a softmax takes a public mask only")
     if _is_zero(y):
         return product(b, mask, x, call.shape, call.bound)
     if isinstance(x, Secret) or isinstance(y, Secret):
-        gain = added(b, x, y, call.shape, _reach(x) + _reach(y), -1)
+        gain = added(b, x, y, call.shape, largest_magnitude(x) + largest_magnitude(y), -1)
         return added(b, b.multiply(gain, mask, call.shape, gain.bound), y, call.shape, call.bound)
     difference = known("difference", lambda first, second: first - second, x, y)
     return added(b, product(b, mask, difference, call.shape, reach(difference)), y, call.shape, call.bound)
@@ -219,7 +218,7 @@ def _by_known(call: Call, mask: Any, x: Any, y: Any) -> Any:
         mask, x, y = known("not", lambda m: m == 0, mask), y, x
     if not isinstance(y, Secret | Masked) and only_softmax(call.node) and reach(y) >= -LOWEST:
         return excluded(x, known("kept", lambda m, fill: (m != 0) | (fill > LOWEST), mask, y))
-    if isinstance(x, Masked) or isinstance(y, Masked) or not math.isfinite(_reach(y)):
+    if isinstance(x, Masked) or isinstance(y, Masked) or not math.isfinite(largest_magnitude(y)):
         raise UnsupportedOp(f"{call.node.target} in {b.module} excludes values; only a softmax may read what is left of them")
     mask, rest = _numbers(mask), known("rest of", lambda m: (m == 0).double(), mask)
     if isinstance(y, Secret):
@@ -236,100 +235,10 @@ def _is_zero(x: Any) -> bool:
     return not isinstance(x, Secret | Masked) and reach(x) == 0
 
 
-@rule(aten.maximum.default, aten.fmax.default)
-def maximum(call: Call) -> Secret:
-    """The larger of two, exactly: ``y + max(x - y, 0)``."""
-    x, y = call.args
-    return _beyond(call, x, y, 1)
-
-
-@rule(aten.minimum.default, aten.fmin.default)
-def minimum(call: Call) -> Secret:
-    """The smaller of two, exactly: ``y - max(y - x, 0)``."""
-    x, y = call.args
-    return _beyond(call, x, y, -1)
-
-
-def _beyond(call: Call, x: Any, y: Any, sign: int) -> Secret:
-    return beyond(call.builder, x, y, sign, call.shape, call.bound)
-
-
-def beyond(b: Builder, x: Any, y: Any, sign: int, shape: tuple[int, ...], bound: float) -> Secret:
-    """The larger (sign 1) or the smaller (sign -1) of two."""
-    if isinstance(x, Secret) and isinstance(y, Secret):
-        fraction = b.activation_fraction(max(x.bound, y.bound))
-        x, y = b.settled(x, fraction), b.settled(y, fraction)
-    excess = added(b, x, y, shape, _reach(x) + _reach(y), -1)
-    excess = positive_part(b, excess if sign > 0 else negative(b, excess))
-    return added(b, y, excess, shape, bound, sign)
-
-
-@rule(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
-def clamp(call: Call) -> Secret:
-    """x between public numbers. A lower end below the resolution of what was never negative (the guard of a norm) needs nothing."""
-    only_max = call.node.target is aten.clamp_max.default
-    low, high = (None, call.args[1]) if only_max else (call.arg(1, "min"), call.arg(2, "max"))
-    if low is not None and 0 < low < 2.0**-20 and call.input_range()[0] >= 0:
-        low = None
-    return held(call, low, high)
-
-
-@rule(aten.clamp.Tensor, aten.clamp_min.Tensor, aten.clamp_max.Tensor)
-def clamp_by_tensors(call: Call) -> Any:
-    """x between two tensors, public, owned or secret."""
-    only_max = call.node.target is aten.clamp_max.Tensor
-    low, high = (None, call.args[1]) if only_max else (call.arg(1, "min"), call.arg(2, "max"))
-    x, b, shape = call.args[0], call.builder, call.shape
-    if low is not None:
-        x = beyond(b, x, low, 1, shape, _reach(x) + _reach(low))
-    return x if high is None else beyond(b, x, high, -1, shape, call.bound)
-
-
 @rule(aten.sign.default, aten.sgn.default)
 def sign(call: Call) -> Secret:
     """-1, 0 or 1: two comparisons."""
     b = call.builder
     x = b.plain(call.args[0])
-    above, below = (_mask(b.emit("is_negative", v.node, bits=_width(b, v)), x.shape) for v in (negative(b, x), x))
+    above, below = (_mask(b.emit("is_negative", v.node, bits=width(b, v)), x.shape) for v in (negative(b, x), x))
     return added(b, above, below, call.shape, 1.0, -1)
-
-
-@rule(aten.amax.default, aten.amin.default, aten.max.default, aten.min.default)
-def largest(call: Call) -> Secret:
-    """The largest (smallest) value along axes, exactly, by a tournament."""
-    return _largest(call, call.arg(1, "dim"), call.node.target in (aten.amin.default, aten.min.default))
-
-
-@rule(aten.max.dim, aten.min.dim)
-def largest_and_place(call: Call) -> tuple[Secret, Secret]:
-    """The largest (smallest) value along an axis and the first place where it is."""
-    smallest = call.node.target is aten.min.dim
-    return _largest(call, call.args[1], smallest), _place(call, call.args[1], smallest)
-
-
-@rule(aten.argmax.default, aten.argmin.default)
-def place(call: Call) -> Secret:
-    """The first place of the largest (smallest) value along an axis, or in all of x."""
-    return _place(call, call.arg(1, "dim"), call.node.target is aten.argmin.default)
-
-
-def _largest(call: Call, dims: Any, smallest: bool) -> Secret:
-    b, shape = call.builder, _first_shape(call)
-    rows = gathered_axes(b, call.args[0], dims)
-    rows = negative(b, rows) if smallest else rows
-    node = b.emit("reshape", b.emit("largest", rows.node, bits=_width(b, rows)), shape=shape)
-    found = replace(rows, node=node, shape=shape)
-    return negative(b, found) if smallest else found
-
-
-def _place(call: Call, dims: Any, smallest: bool) -> Secret:
-    b, shape = call.builder, _first_shape(call)
-    rows = gathered_axes(b, call.args[0], dims)
-    rows = negative(b, rows) if smallest else rows
-    node = b.emit("reshape", b.emit("argmax", rows.node, bits=_width(b, rows)), shape=shape)
-    return Secret(node, shape, 0, float(rows.shape[-1]))
-
-
-def _first_shape(call: Call) -> tuple[int, ...]:
-    value = call.node.meta["val"]
-    return tuple(int(n) for n in (value[0] if isinstance(value, tuple | list) else value).shape)
