@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import fx
+from torch.utils import _pytree
 
 from moiety import ring
 from moiety.compile import signature
@@ -215,7 +216,7 @@ class _Comparing:
     def _applied(self, node: fx.Node, moved: Mapping[fx.Node, Any]) -> Any:
         """The operation in float64, on the private operands or on those of ``moved``."""
         mapped: Any = fx.map_arg((node.args, node.kwargs), lambda n: moved[n] if n in moved else self._operand(n))
-        args, kwargs = mapped
+        args, kwargs = _pytree.tree_map(lambda one: torch.float64 if one is torch.float32 else one, mapped)  # a conversion would round
         with torch.no_grad():
             result = node.target(*args, **kwargs)  # type: ignore[operator]
         return tuple(map(_wide, result)) if isinstance(result, tuple | list) else _wide(result)
