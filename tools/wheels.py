@@ -2,7 +2,8 @@
 
 One wheel for this machine's processors, built by its own compiler, and one for arm64 by the GNU cross compiler; ``--native`` leaves the
 latter out. auditwheel reads from the compiled symbols which glibc a wheel needs, and that is its tag: a newer compiler makes a newer tag,
-never a wrong one. A wheel serves the minor version of the Python that runs this.
+never a wrong one. A wheel serves the minor version of the Python that runs this, and is compiled with its headers; those of Debian's own
+Python know arm64 only where libpython3-dev:arm64 is installed, too.
 
 A wheel of this machine is tried in a new virtual environment. An arm64 wheel runs under qemu-aarch64 on Debian's arm64 Python, where qemu
 and apt-get are there and Debian has that version of Python; elsewhere it is built and audited only, and that is said.
