@@ -107,6 +107,24 @@ def test_moves_along_an_axis_need_no_list_of_all_elements() -> None:
     assert len(plan.waves) == 3
 
 
+def test_secret_integers_are_compared_with_a_number() -> None:
+    """A mean over the tokens that are not padding, whose places stay secret."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(11, 6)
+
+        def forward(self, ids):
+            counts = (ids != 0).float()[..., None]
+            return (self.table(ids) * counts).sum(1) / counts.sum(1) + (ids.view(-1) == 3)[:1]
+
+    case = compiled(Pooled(), IDS)
+    assert case.error() < 1e-3
+    with pytest.raises(InputError, match="not one of the rows"):
+        compiled(Tokens(lambda ids: ids * (ids == 11)), IDS)
+
+
 def test_secret_integers_as_one_hot() -> None:
     case = compiled(lambda ids: F.one_hot(ids.flatten(), 11).float() @ torch.linspace(0, 1, 11), IDS)
     assert case.error() < 1e-3

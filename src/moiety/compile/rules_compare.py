@@ -18,7 +18,7 @@ from moiety.compile.masked import excluded, only_softmax
 from moiety.compile.rules_arithmetic import added, aligned, negative, product
 from moiety.compile.rules_shape import one_hot_input
 from moiety.compile.rules_top import one_hot_at
-from moiety.errors import UnsupportedOp
+from moiety.errors import InputError, UnsupportedOp
 
 ORDERED: dict[Any, str] = {
     overload: packet.__name__ for packet in (aten.lt, aten.gt, aten.le, aten.ge) for overload in (packet.Scalar, packet.Tensor)
@@ -38,11 +38,35 @@ def ordered(call: Call) -> Secret:
 
 
 @rule(aten.eq.Scalar, aten.eq.Tensor, aten.ne.Scalar, aten.ne.Tensor)
+@takes_index
 def equal(call: Call) -> Secret:
-    """A mask of where two are equal (or not), word for word: meant for masks, counts and places, as reals have errors."""
+    """A mask of where two are equal (or not), word for word: meant for masks, counts and places, as reals have errors.
+
+    Whether one of the client's integers is a certain number is a column of the one-hot that it shares: local.
+    """
     b, (x, y) = call.builder, call.args[:2]
-    alike = is_zero(b, _difference(b, x, y, call.shape))
+    alike = _is_class(call, x, y) if isinstance(x, Index) else is_zero(b, _difference(b, x, y, call.shape))
     return inverted(b, alike) if call.node.target in (aten.ne.Scalar, aten.ne.Tensor) else alike
+
+
+def _is_class(call: Call, index: Index, number: Any) -> Secret:
+    looked_up = (n for n in call.lowering.captured.graph.nodes if n.target is aten.embedding.default)
+    classes = next((int(n.args[0].meta["val"].shape[0]) for n in looked_up if _origin(n.args[1]) == index.input), 0)
+    if not isinstance(number, int) or not 0 <= number < classes:
+        raise InputError(
+            f"{call.node.target} in {call.builder.module or 'the model itself'} compares secret integers with what is not one of the rows "
+            "of the embedding that they index; name that input in public=(...) if all parties may know it"
+        )
+    hot, b = one_hot_input(call, index, classes), call.builder
+    column = b.emit("cut", hot.node, axis=len(hot.shape) - 1, start=number, stop=number + 1, step=1)
+    return _mask(b.emit("reshape", column, shape=call.shape), call.shape)
+
+
+def _origin(node: Any) -> str:
+    """The input that a node merely moves."""
+    while node.op == "call_function" and len(node.all_input_nodes) == 1:
+        [node] = node.all_input_nodes
+    return str(node.name)
 
 
 def is_zero(b: Builder, x: Secret) -> Secret:
