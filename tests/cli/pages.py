@@ -7,6 +7,7 @@ A machine is a folder here. Of the output every shown line must come, in that or
 ``moiety party`` keeps running until the page is left.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,11 +20,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from typer.testing import CliRunner
+
+from moiety.cli.app import app
+
 from .conftest import environment
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(\w*)\$ (.*)$")
+PLAIN = re.compile(r"moiety [^|>&;]*")
 PATIENCE_S = 200
 
 
@@ -78,6 +84,19 @@ class Reader:
         if command.startswith("moiety party "):
             self.start(place, command)
             return
+        status, printed = self.plainly(place, command) if PLAIN.fullmatch(command) else self.by_shell(place, command)
+        assert status == 0, f"{machine}$ {command}\n{printed}"
+        wanted = ".*".join("^" + re.escape(line).replace("…", r"[^\n]*") + r" *\n" for line in shown.splitlines())
+        assert re.search(wanted, printed, re.DOTALL | re.MULTILINE), f"{machine}$ {command}\n{printed}\nbut the page shows\n{shown}"
+
+    def plainly(self, place: Path, command: str) -> tuple[int, str]:
+        """Here in this process, which has PyTorch loaded already. Other tests run commands as processes."""
+        with contextlib.chdir(place):
+            done = CliRunner().invoke(app, shlex.split(command)[1:])
+        return done.exit_code, done.output
+
+    def by_shell(self, place: Path, command: str) -> tuple[int, str]:
+        """As everything that is more than one command of moiety."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=place,
@@ -88,9 +107,7 @@ class Reader:
             timeout=PATIENCE_S,
             check=False,
         )
-        assert done.returncode == 0, f"{machine}$ {command}\n{done.stdout}"
-        wanted = ".*".join("^" + re.escape(line).replace("…", r"[^\n]*") + r" *\n" for line in shown.splitlines())
-        assert re.search(wanted, done.stdout, re.DOTALL | re.MULTILINE), f"{machine}$ {command}\n{done.stdout}\nbut the page shows\n{shown}"
+        return done.returncode, done.stdout
 
     def start(self, place: Path, command: str) -> None:
         """Leave a party running, once it listens."""
