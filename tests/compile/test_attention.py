@@ -108,7 +108,10 @@ class Relative(nn.Module):
 
 @pytest.mark.parametrize("form", ["bias", "masked bias", "written out"])
 def test_a_bias_of_weights(form: str) -> None:
-    assert compiled(Relative(form), heads()).error() < TOLERANCE
+    """Which pairs weights exclude becomes public, and the plan says so."""
+    case = compiled(Relative(form), heads())
+    assert case.error() < TOLERANCE
+    assert any("weights decide" in line for line in case.plan.leakage) == (form != "bias")
 
 
 MASK = torch.ones(6, 6, dtype=torch.bool).tril()

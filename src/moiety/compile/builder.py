@@ -151,6 +151,7 @@ class Builder:
         self.checks: list[int] = []
         self.lookups: list[Lookup] = []
         self.truncations: dict[int, Truncation] = {}
+        self.disclosed: list[str] = []
         self.module = ""
         self._known: dict[tuple[Any, ...], int] = {}
 
@@ -342,6 +343,14 @@ class Builder:
         if site not in self.ranges:
             raise PlanError(f"no calibrated range for {site}; give calibration inputs that reach it")
         return self.ranges[site]
+
+    def published(self, valid: Public | Owned) -> Public:
+        """Which pairs a mask lets count, as everybody will know it. Where weights decide that, the plan says so in its leakage."""
+        if isinstance(valid, Public):
+            return valid
+        if self.module not in self.disclosed and not bool(valid.tensor.all()):
+            self.disclosed.append(self.module)
+        return Public(valid.tensor)
 
     def variant(self, function: str) -> str:
         """Which form of a function this layer uses."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from moiety.compile.builder import Masked, Owned, Public, Secret
+from moiety.compile.builder import Builder, Masked, Owned, Public, Secret
 from moiety.compile.calibrate import SOFTMAX
 from moiety.compile.known import known
 
@@ -26,10 +26,9 @@ def only_softmax(node: fx.Node) -> bool:
     return bool(node.users) and all(user.target in SOFTMAX or (user.target in PASSING and only_softmax(user)) for user in node.users)
 
 
-def excluded(x: Secret | Masked, valid: Public | Owned) -> Masked:
+def excluded(b: Builder, x: Secret | Masked, valid: Public | Owned) -> Masked:
     """Scores of which only the valid ones count, also by the masks that they have already. What is valid becomes public."""
-    seen = Public(valid.tensor) if isinstance(valid, Owned) else valid
+    seen = b.published(valid)
     if isinstance(x, Secret):
         return Masked(x, seen)
-    both = known("and", torch.logical_and, x.valid, seen)
-    return replace(x, valid=Public(both.tensor) if isinstance(both, Owned) else both)
+    return replace(x, valid=b.published(known("and", torch.logical_and, x.valid, seen)))

@@ -162,14 +162,17 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
     )
     plan = passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget)
     plan = passes.reveal_last(passes.prune(plan))
-    plan = msgspec.structs.replace(plan, leakage=_leakage(plan))
+    plan = msgspec.structs.replace(plan, leakage=_leakage(plan, builder.disclosed))
     return msgspec.structs.replace(plan, waves=program.wave_table(program.costs(plan)))
 
 
-def _leakage(plan: Plan) -> tuple[str, ...]:
+def _leakage(plan: Plan, disclosed: Sequence[str]) -> tuple[str, ...]:
     """What is learned beyond one's own inputs, by whom."""
     shapes = ", ".join(f"{o.name} {o.shape}" for o in plan.outputs)
     lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes, its constants and the calibrated ranges"]
+    lines += [
+        f"all parties know which pairs the mask in {module or 'the model'} excludes, though weights decide it" for module in disclosed
+    ]
     if plan.flag >= 0:
         lines.append("the data owner learns one bit: whether any value left its calibrated range")
     if any(node.op == "top" for node in plan.nodes):

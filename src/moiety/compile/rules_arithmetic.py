@@ -59,7 +59,7 @@ def _masked_sum(call: Call, x: Any, y: Any) -> Masked:
     bias = known("bias of kept", lambda v: v.where(v > LOWEST, 0.0), y)
     if reach(bias):
         scores = added(call.builder, scores, bias, call.shape, scores.bound + reach(bias))
-    return excluded(replace(x, x=scores) if isinstance(x, Masked) else scores, known("kept", lambda v: v > LOWEST, y))
+    return excluded(call.builder, replace(x, x=scores) if isinstance(x, Masked) else scores, known("kept", lambda v: v > LOWEST, y))
 
 
 def added(b: Builder, x: Any, y: Any, shape: tuple[int, ...], bound: float, sign: float = 1.0) -> Secret:

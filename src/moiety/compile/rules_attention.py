@@ -149,7 +149,7 @@ def _mask(call: Call, shape: tuple[int, ...]) -> Public | None:
     if mask is None:
         return None
     valid = known("valid pairs", valid_pairs, mask)
-    return _counting(Public(valid.tensor) if isinstance(valid, Owned) else valid, shape)
+    return _counting(call.builder.published(valid), shape)
 
 
 def _counting(valid: Public, shape: tuple[int, ...]) -> Public | None:

@@ -241,7 +241,7 @@ def _by_known(call: Call, mask: Any, x: Any, y: Any) -> Any:
     if not isinstance(x, Secret | Masked):  # the filling goes second
         mask, x, y = known("not", lambda m: m == 0, mask), y, x
     if not isinstance(y, Secret | Masked) and only_softmax(call.node) and reach(y) >= -LOWEST:
-        return excluded(x, known("kept", lambda m, fill: (m != 0) | (fill > LOWEST), mask, y))
+        return excluded(b, x, known("kept", lambda m, fill: (m != 0) | (fill > LOWEST), mask, y))
     if isinstance(x, Masked) or isinstance(y, Masked) or not math.isfinite(largest_magnitude(y)):
         raise UnsupportedOp(f"{call.node.target} in {b.module} excludes values; only a softmax may read what is left of them")
     mask, rest = _numbers(mask), known("rest of", lambda m: (m == 0).double(), mask)
