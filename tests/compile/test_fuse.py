@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moiety.compile.builder import Options
 from moiety.compile.capture import capture
 from moiety.compile.check import check
 from moiety.compile.fuse import Chain, chains
@@ -104,6 +105,13 @@ def test_where_no_small_table_serves_operations_stay_as_they_were(function: Call
     case = compiled(function, x)
     assert case.ops["multiply"] >= 1
     assert case.error() < 2.0**-9 * float(function(x).abs().max())
+
+
+def test_operations_can_be_kept_apart() -> None:
+    case = compiled(new_gelu, torch.randn(6, 8), options=Options(fuse=False))
+    assert case.ops["table"] == 1
+    assert case.ops["multiply"] >= 3
+    assert case.error() < 2.0**-10
 
 
 def test_a_check_goes_through_chains() -> None:

@@ -153,7 +153,7 @@ class Lowering:
         self.sites = sites(captured)
         self.public, self.position, self.states, self.reads, self.argmax = public, position, states or {}, reads or {}, argmax
         self.values: dict[fx.Node, Any] = {}
-        self._chains = chains(captured, self._secret())
+        self._chains = chains(captured, self._secret()) if options.fuse else {}
         self._inside = inside(self._chains)
 
     def run(self) -> Builder:
