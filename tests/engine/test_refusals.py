@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from moiety.compile.plan import Input, Node, Output, Plan
+from moiety.engine import session
 from moiety.engine.directory import Rules
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
-from moiety.engine.messages import AddPlan, Deploy, Fine, Run, Tensor, say
+from moiety.engine.messages import AddPlan, Deploy, Fine, Roster, Run, Tensor, say
 from moiety.engine.owner import OwnerSession, open_session
 from moiety.engine.policy import accept_plan
 from moiety.errors import (
@@ -278,6 +280,26 @@ def test_different_plans(ready: LocalParties) -> None:
         with as_client(ready) as client:
             hashes = {role: other.hash if role is odd else plans.mlp().hash for role in PARTS}
             refused(client, PlanMismatch, lambda role, hashes=hashes: ask_for(client, role, 1, plan=hashes[role]), match="something else")
+
+
+@pytest.mark.parametrize("part", ["nonces", "counters"])
+@pytest.mark.parametrize("party", range(3))
+def test_rule_6_an_owner_changes_what_a_party_adds_to_the_session_id(
+    ready: LocalParties, monkeypatch: pytest.MonkeyPatch, party: int, part: str
+) -> None:
+    """With numbers of the owner's choice a session could be opened twice under the same masks; the party whose they are refuses."""
+
+    def changed(nonces: tuple[bytes, ...], counters: tuple[int, ...]) -> Roster:
+        said: dict[str, list[Any]] = {"nonces": list(nonces), "counters": list(counters)}
+        said[part][party] = bytes(32) if part == "nonces" else counters[party] - 1
+        return msgspec.convert(said, Roster)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "Roster", changed)
+        with pytest.raises(ReuseRefused, match=f"changed what party{party} adds"):
+            as_client(ready)
+    with as_client(ready) as client:
+        client.run("mlp", plans.mlp(), plans.words(np.ones((4, 16))))
 
 
 def alter(peer: str, frame: int, at: int) -> Callable[..., object]:

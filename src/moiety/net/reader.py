@@ -87,6 +87,11 @@ class FrameReader:
         self._count(header.nbytes)
         return bytes(payload)
 
+    @property
+    def number(self) -> int:
+        """Of the next frame."""
+        return self._sequence
+
     def glance(self, *, strict: bool) -> bool:
         """Without waiting: whether a frame waits, or nothing more will come. Takes an abort, and raises it.
 

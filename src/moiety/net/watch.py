@@ -25,7 +25,7 @@ class Watch:
         self._strict, self._attentive = strict, True
         self._poller = select.poll()
         self._readers: dict[int, FrameReader] = {}
-        self._busy: set[int] = set()  # a frame waits there, so that nothing behind it can be seen
+        self._busy: dict[int, int] = {}  # a frame with this number waits there, so that nothing behind it can be seen
 
     def add(self, descriptor: int, reader: "FrameReader") -> None:
         """Watch one more link."""
@@ -34,9 +34,9 @@ class Watch:
 
     def wait(self, descriptor: int, deadline: float) -> None:
         """Return when this link can be read. Raises TimeoutError, or what ended another link."""
-        if descriptor in self._busy:
-            self._busy.remove(descriptor)
+        if self._busy.pop(descriptor, None) is not None:
             self._poller.register(descriptor, select.POLLIN)
+        self._resume()
         poller = self._poller if self._attentive else _only(descriptor)
         while True:
             left = deadline - time.monotonic()
@@ -59,13 +59,24 @@ class Watch:
 
     def look(self) -> None:
         """As ``wait``, without waiting: raises what ended a link."""
+        self._resume()
         self._glance([found for found, _ in self._poller.poll(0)])
+
+    def _resume(self) -> None:
+        """Watch links again whose waiting frame was taken in the meantime, without a wait where all of it had come. What is behind it
+        may be in our own buffer already, where no poll sees it."""
+        if not self._attentive:
+            return
+        for descriptor in [found for found, number in self._busy.items() if self._readers[found].number != number]:
+            del self._busy[descriptor]
+            self._poller.register(descriptor, select.POLLIN)
+            self._glance([descriptor])
 
     def _glance(self, ready: Iterable[int]) -> None:
         for descriptor in ready:
             if self._readers[descriptor].glance(strict=self._strict):
                 self._poller.unregister(descriptor)
-                self._busy.add(descriptor)
+                self._busy[descriptor] = self._readers[descriptor].number
 
 
 def _only(descriptor: int) -> select.poll:
