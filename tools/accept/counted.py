@@ -7,37 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from moiety.cli.answers import Watched
 from moiety.compile import program
 from moiety.compile.plan import Plan
-from moiety.engine.federation import Federation, Private
+from moiety.engine.federation import Federation
 from moiety.engine.owner import Progress
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.waves import payload
 from moiety.mpc.rounds import Words
 
 
-@dataclass
-class Counted:
+@dataclass(slots=True)
+class Counted(Watched):
     """A deployed model whose every run is compared with its plan: frames, payload on each link, rounds, and what P0 received."""
 
-    private: Private
     runs: list[tuple[Plan, RunReport]] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-
-    @property
-    def plans(self) -> list[Plan]:
-        return self.private.plans
-
-    @property
-    def begun(self) -> int:
-        return self.private.begun
 
     @property
     def name(self) -> str:
         return self.private.name
 
-    def run(self, plan: Plan, words: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
-        result = self.private.run(plan, words, position=position, on_progress=on_progress)
+    def run(self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None) -> RunResult:
+        result = Watched.run(self, plan, inputs, position=position, on_progress=on_progress)
         self.runs.append((plan, result.report))
         self.differences += differences(plan, result.report)
         return result
