@@ -102,7 +102,7 @@ def models() -> dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
     return {
         "linear": (nn.Linear(8, 5), (x,), {}),
         "mlp": (mlp, (x,), {}),
-        "mlp checked": (mlp, (x,), {"check_ranges": True}),
+        "mlp unchecked": (mlp, (x,), {"check_ranges": False}),
         "linear within a budget": (nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 5)), (x,), {"failure_budget": 2.0**-8}),
         "mlp puma": (mlp, (x,), {"variants": {"gelu": "puma"}}),
         "mlp coarse": (mlp, (x,), {"activation_fraction": 10, "weight_fraction": 12}),

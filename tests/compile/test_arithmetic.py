@@ -215,7 +215,7 @@ def test_whole_powers(power: int) -> None:
 @pytest.mark.parametrize("power", [1.5, 0.3, -1, -2, -3, -0.7, -1.5])
 def test_other_powers_of_positive_values(power: float) -> None:
     case = compiled(lambda x: x**power, positives())
-    assert ((case.run() - case.expected()).abs() / case.expected()).max() < 2e-3
+    assert ((case.run() - case.expected()).abs() <= 2e-3 * case.expected() + 2**-14).all()
 
 
 def test_powers_without_a_private_form_are_refused() -> None:

@@ -42,7 +42,7 @@ def decoder(
         prompt_lengths=lengths,
         context=context,
         calibration=known.calibration(tokenizer),
-        options=Options(margin=known.margin, check_ranges=True),
+        options=Options(margin=known.margin),
     )
     compiling = time.perf_counter() - began
     plans = [*compiled.prefill.values(), *compiled.steps.values()]
@@ -135,7 +135,7 @@ def perplexity(owner: Federation, client: Federation) -> dict[str, Any]:
     tokenizer, model = known.load()
     tokens = text(tokenizer, "test", 0, TEXT_TOKENS)
     calibration = [(text(tokenizer, "valid", begin, TEXT_TOKENS),) for begin in (0, TEXT_TOKENS)]
-    options = Options(margin=known.margin, check_ranges=True)
+    options = Options(margin=known.margin)
     compiled = compile_model(model, calibration[0], calibration=calibration, options=options)
     compiling = time.perf_counter() - began
     counted, sharing = deploy(owner, client, "smollm2", [compiled.plan], compiled.weights)

@@ -30,7 +30,7 @@ def minilm(owner: Federation, client: Federation) -> dict[str, Any]:
     fitting = [row for row in read if max(len(row[1]), len(row[2])) <= LONGEST]
     chosen = fitting[:: len(fitting) // PAIRS][:PAIRS]
     lengths = sorted({len(ids) for _, *both in chosen for ids in both})
-    options = Options(margin=known.margin, check_ranges=True)
+    options = Options(margin=known.margin)
     compiled = compile_encoder(model, lengths=lengths, calibration=lambda length: known.calibration(tokenizer, length), options=options)
     compiling = time.perf_counter() - began
     counted, sharing = deploy(owner, client, "minilm", list(compiled.plans.values()), compiled.weights)
@@ -98,7 +98,7 @@ def sentiment(owner: Federation, client: Federation) -> dict[str, Any]:
     head = trained(model, [known.tokens(tokenizer, row.text) for row in train], torch.tensor([int(row.positive) for row in train]))
     fitting = [(ids, int(row.positive)) for row in dev if len(ids := known.tokens(tokenizer, row.text)) <= LONGEST]
     chosen = fitting[:: len(fitting) // REVIEWS][:REVIEWS]
-    options = Options(margin=known.margin, check_ranges=True)
+    options = Options(margin=known.margin)
     compiled = compile_encoder(
         model,
         head=head,

@@ -55,7 +55,7 @@ class Options:
     """Variant by function name, or by "module:function" for one layer: ``{"gelu": "puma"}``; a lone name stands for all its functions."""
     fuse: bool = True
     """Look up hand-written functions of one secret as the one function that they are, see :mod:`moiety.compile.fuse`."""
-    check_ranges: bool = False
+    check_ranges: bool = True
     failure_budget: float = 0.0
     """Expected gross truncation errors a run may have; 0 keeps every truncation failure-free. It is a leakage budget, too."""
 

@@ -98,7 +98,7 @@ def draft(
     public: Sequence[str] = (),
     calibration: Sequence[tuple[Any, ...]] | None = None,
     ranges: Ranges | None = None,
-    check_ranges: bool = False,
+    check_ranges: bool = True,
     variants: Mapping[str, str] | str | None = None,
     failure_budget: float = 0.0,
     options: Options | None = None,
