@@ -10,9 +10,13 @@ import os
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
+import ctypes
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -62,6 +66,25 @@ def matvec(depth: int, columns: int) -> tuple[float, float]:
     return compare(lambda: ring.multiply(a, packed, out), lambda: torch.mv(right, left))
 
 
+def product_limit() -> Callable[[int], None]:
+    """The loop of ``product_limit.cpp``, built with the machine's compiler: 96 products a turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "limit.so")
+        source = Path(__file__).with_name("product_limit.cpp")
+        subprocess.run(["c++", "-O2", "-mavx512dq", "-shared", "-fPIC", source, "-o", library], check=True)
+        loop = ctypes.CDLL(str(library)).products
+    loop.argtypes, loop.restype = [ctypes.c_longlong], None
+    return loop
+
+
+def share_of_limit(rows: int, depth: int, columns: int) -> tuple[float, float]:
+    """Multiply-adds a second of the packed product, and of the machine's 64-bit multiplier alone."""
+    a, packed, out = words(rows, depth), ring.pack(words(depth, columns)), np.empty((rows, columns), dtype=np.uint64)
+    loop, turns, done = product_limit(), 400_000, rows * depth * columns
+    ours, limit = compare(lambda: ring.multiply(a, packed, out), lambda: loop(turns))
+    return done / ours, 96 * turns / limit
+
+
 def main() -> int:
     if ring.features()["isa"] != "avx512":
         print(f"kernel_ratio: skipped, the kernels here are {ring.features()['isa']}, and the floor is for AVX-512")
@@ -70,6 +93,8 @@ def main() -> int:
     ours, theirs = gemm(128, 768, 768)
     ratio = theirs / ours
     print(f"GEMM 128x768x768: {ratio:.2f}x torch int64 ({128 * 768 * 768 / ours / 1e9:.1f} G multiply-adds a second)")
+    rate, limit = share_of_limit(128, 768, 768)
+    print(f"  {rate / limit:.0%} of this machine's 64-bit multiplier ({limit / 1e9:.1f} G products a second from registers)")
     ours, theirs = matvec(4096, 4096)
     print(f"matvec 1x4096x4096: {theirs / ours:.2f}x torch int64 ({8 * 4096 * 4096 / ours / 1e9:.1f} GB of weights a second)")
     if ratio < FLOOR:
