@@ -12,6 +12,7 @@ channel     one authenticated connection to one peer
 handshake   the hello that both sides exchange first
 dial        open a connection
 listen      wait for connections
+shape       delay and bandwidth of a slower link, for tests, benchmarks and plans
 faults      the fault language, and a link that misbehaves on purpose, for tests and chaos
 """
 
@@ -23,9 +24,11 @@ from moiety.net.identity import Identity, Peer, create_identity, fingerprint, lo
 from moiety.net.link import Counters, Hello, Link, Nonces
 from moiety.net.listen import Listener
 from moiety.net.reader import AbortReceived
+from moiety.net.shape import NETS, Net, Shaper, net
 from moiety.net.watch import Watch
 
 __all__ = [
+    "NETS",
     "AbortReceived",
     "Channel",
     "Counters",
@@ -38,12 +41,15 @@ __all__ = [
     "Kind",
     "Link",
     "Listener",
+    "Net",
     "Nonces",
     "Peer",
+    "Shaper",
     "Watch",
     "create_identity",
     "dial",
     "fault",
     "fingerprint",
     "load_identity",
+    "net",
 ]

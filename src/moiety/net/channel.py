@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,7 +14,7 @@ from moiety.net.link import Counters, Hello, Nonces
 from moiety.net.reader import Abort, FrameReader, Wait, again
 from moiety.net.stream import TlsStream
 from moiety.net.watch import Watch
-from moiety.net.writer import STALL_S, FrameWriter, Piece
+from moiety.net.writer import STALL_S, FrameWriter, Piece, Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -156,12 +156,17 @@ class Channel:
         """
         with contextlib.suppress(MoietyError):
             self._writer.flush(GRACE_S)
+        self._writer.settle(GRACE_S)
         self._stream.close(GRACE_S if self._aborted else 0.0)
         self._writer.stop()
 
     def wire_bytes(self) -> tuple[int, int]:
         """Bytes that TCP carried (sent, received), with TLS and headers; (0, 0) where the system cannot tell."""
         return self._stream.wire_bytes()
+
+    def divert(self, through: Callable[[TlsStream], Sink]) -> None:
+        """For wrappers that shape: from now on bytes go to the stream by way of what ``through`` makes of it."""
+        self._writer.divert(through(self._stream))
 
     def encode(self, kind: Kind, parts: Sequence["Buffer"], wave: int, layout: int) -> list[Piece]:
         """For wrappers that inject faults: a frame as pieces, its sequence number taken."""
@@ -174,6 +179,7 @@ class Channel:
     def transmit_altered(self, frame: bytes) -> None:
         """For wrappers that inject faults: send a frame of which one bit is flipped on the wire."""
         self._writer.flush(STALL_S)
+        self._writer.settle(STALL_S)
         self._stream.write_altered(frame, STALL_S)
 
     def fall_silent(self) -> None:

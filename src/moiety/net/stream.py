@@ -105,6 +105,12 @@ class TlsStream:
                 sent += self._socket.send(data[sent:] if sent else data)
         return sent
 
+    def settle(self, seconds: float) -> None:
+        """Nothing to wait for: what was written is with the kernel."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
     def write_altered(self, data: bytes, stall_s: float) -> None:
         """For injected faults: write ``data``, one bit of its first TLS record flipped after encryption."""
         with self._lock:

@@ -4,13 +4,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from moiety.errors import ChannelError, DeadlineExceeded, MoietyError, PeerLost
 from moiety.net.frames import HEADER_BYTES, Kind, encode_header
 from moiety.net.link import Counters
 from moiety.net.reader import again, flat
-from moiety.net.stream import TlsStream
 from moiety.net.trust import RECORD_BYTES, stream_error
 from moiety.net.watch import Watch
 
@@ -25,10 +24,21 @@ STALL_S: Final = 300.0  # how long the peer may take no byte; receivers have the
 Piece = bytes | memoryview
 
 
+class Sink(Protocol):
+    """Takes bytes: the stream itself, or what stands before it (``net/shape.py``). ``TlsStream`` says what each method promises."""
+
+    @property
+    def closed(self) -> bool: ...
+    def write(self, data: Piece, stall_s: float) -> None: ...
+    def write_now(self, data: Piece) -> int: ...
+    def settle(self, seconds: float) -> None: ...
+    def stop(self) -> None: ...
+
+
 class FrameWriter:
     """The sending half of a channel. One thread at a time calls it; ``transmit`` also serves wrappers that inject faults."""
 
-    def __init__(self, stream: TlsStream, peer: str, counters: Counters, stall_s: float) -> None:
+    def __init__(self, stream: Sink, peer: str, counters: Counters, stall_s: float) -> None:
         self._stream, self._peer, self._counters, self._stall_s = stream, peer, counters, stall_s
         self._sequence = 0
         self._failure: MoietyError | None = None
@@ -39,6 +49,11 @@ class FrameWriter:
         self.watch: Watch | None = None
         self._thread: threading.Thread | None = None
         self._ending = False
+
+    def divert(self, through: Sink) -> None:
+        """From now on write to ``through``. Nothing may be queued."""
+        assert not self._busy, "diverted before large frames are sent"
+        self._stream = through
 
     @property
     def failure(self) -> MoietyError | None:
@@ -129,12 +144,17 @@ class FrameWriter:
         if self._failure is not None:
             raise again(self._failure)
 
+    def settle(self, seconds: float) -> None:
+        """Return when what was flushed is on the wire, or ``seconds`` after it should be."""
+        self._stream.settle(seconds)
+
     def stop(self) -> None:
         """No more frames; the thread ends. Called when the stream is closed, so that the thread cannot be stuck in it."""
         with self._changed:
             self._ending = True
             self._queue.clear()
             self._changed.notify_all()
+        self._stream.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(5.0)
 
