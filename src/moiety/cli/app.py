@@ -7,7 +7,7 @@ import typer
 
 from moiety.cli import app_audit, app_claims, app_models
 from moiety.cli.failures import EPILOG, reported
-from moiety.cli.options import CheckRanges, Context, Data, File, Folder, Inputs, Json, Lengths, Model, Party, Public, Ranges, Reveal
+from moiety.cli.options import CheckRanges, Context, Data, File, Folder, Inputs, Json, Lengths, Link, Model, Party, Public, Ranges, Reveal
 
 app = typer.Typer(
     help="Private AI inference between parties that do not trust each other.",
@@ -45,13 +45,14 @@ def demo(
     prompt: Annotated[str, typer.Option(help="The private question.")] = QUESTION,
     tokens: Tokens = 16,
     reveal: Reveal = "logits",
+    link: Link = None,
     as_json: Json = False,
     model: Annotated[str, typer.Option(hidden=True)] = "smollm2",
 ) -> None:
     """See it work: a language model answers privately, five processes on this machine, one to two minutes."""
     from moiety.cli.demo import demo as run
 
-    if not run(prompt=prompt, tokens=tokens, reveal=reveal, model=model, as_json=as_json):
+    if not run(prompt=prompt, tokens=tokens, reveal=reveal, model=model, link=link, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -208,12 +209,13 @@ def chaos(
     runs: Annotated[int, typer.Option(min=1, help="How many faults.")] = 100,
     seed: Annotated[int, typer.Option(help="Draws the same faults again.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Federations that suffer at once.")] = 1,
+    link: Link = None,
     as_json: Json = False,
 ) -> None:
     """Let random faults befall private runs on real processes; 1 if any does not end in the right answer or an expected error."""
     from moiety.cli.chaos import run
 
-    if not run(runs, seed, jobs, as_json):
+    if not run(runs, seed, jobs, link, as_json):
         raise typer.Exit(1)
 
 

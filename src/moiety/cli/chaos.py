@@ -14,10 +14,10 @@ TOLERANCE: Final = 0.02
 """Of answers whose standard deviation is near 1."""
 
 
-def run(count: int, seed: int, jobs: int, as_json: bool) -> bool:
+def run(count: int, seed: int, jobs: int, link: str | None, as_json: bool) -> bool:
     """Commit the faults and print what came of them; whether every run ended as it should."""
     began = time.monotonic()
-    outcomes = chaos(subjects(), count, seed, jobs=jobs, tell=_complain)
+    outcomes = chaos(subjects(), count, seed, jobs=jobs, link=link, tell=_complain)
     seconds = round(time.monotonic() - began, 1)
     bad = [one for one in outcomes if not one.expected]
     if as_json:

@@ -36,7 +36,7 @@ class Clear:
     largest_difference: float | None
 
 
-def demo(*, prompt: str, tokens: int, reveal: str, model: str, as_json: bool) -> bool:
+def demo(*, prompt: str, tokens: int, reveal: str, model: str, link: str | None, as_json: bool) -> bool:
     """Run it all. Returns whether the private answer is that in the clear."""
     known = models.known(model, models.DECODER)
     shown = screen(silent=as_json, keep=True)
@@ -47,7 +47,7 @@ def demo(*, prompt: str, tokens: int, reveal: str, model: str, as_json: bool) ->
         console.print(prompt, style="italic", markup=False)
         console.print()
     with shown:
-        answer, reader, vendor, leakage = _privately(known, prompt, tokens, reveal, shown)
+        answer, reader, vendor, leakage = _privately(known, prompt, tokens, reveal, link, shown)
         with shown.stage("check"):
             clear = in_the_clear(known, reader, answer, tokens)
     agree = clear.tokens == answer.ids
@@ -62,9 +62,9 @@ def demo(*, prompt: str, tokens: int, reveal: str, model: str, as_json: bool) ->
 
 
 def _privately(
-    known: models.Known, prompt: str, tokens: int, reveal: str, shown: Screen
+    known: models.Known, prompt: str, tokens: int, reveal: str, link: str | None, shown: Screen
 ) -> tuple[Answer, Any, dict[str, Any], tuple[str, ...]]:
-    with local(NAME, shown) as place:
+    with local(NAME, shown, link) as place:
         with shown.stage("tokenise"):
             reader = known.tokenizer()
             ids = known.tokens(reader, prompt)

@@ -41,17 +41,17 @@ class Place:
     def deploy(self, model: str, lengths: tuple[int, ...], context: int, reveal: str, screen: Screen) -> None:
         """Let a model owner's process deploy; a model that runs elsewhere is there already."""
         if self.parties is not None:
-            request = Request(str(self.parties.federation), MODEL_OWNER, model, self.name, lengths, context, reveal)
+            request = Request(str(self.parties.federation), MODEL_OWNER, model, self.name, lengths, context, reveal, link=self.parties.link)
             self.vendor = run_vendor(request, screen)
 
 
 @contextlib.contextmanager
-def local(name: str, screen: Screen) -> Iterator[Place]:
-    """Three parties on this machine, for as long as the block lasts."""
+def local(name: str, screen: Screen, link: str | None = None) -> Iterator[Place]:
+    """Three parties on this machine, for as long as the block lasts; all members send as slowly as by ``link``."""
     screen.begin("start")
-    with launch.start(models={name: Rules((MODEL_OWNER,), (CLIENT,), (CLIENT,))}) as parties:
+    with launch.start(models={name: Rules((MODEL_OWNER,), (CLIENT,), (CLIENT,))}, link=link) as parties:
         screen.end("start")
-        with connect(parties.federation, party=CLIENT) as federation:
+        with connect(parties.federation, party=CLIENT, link=link) as federation:
             yield Place(federation, name, parties)
 
 

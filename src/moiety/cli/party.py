@@ -8,10 +8,9 @@ import msgspec
 
 from moiety.cli.output import print_json, remark
 from moiety.engine.directory import COMPUTE, load
-from moiety.engine.injection import injector
+from moiety.engine.injection import seam
 from moiety.engine.party import serve
 from moiety.engine.party_main import settle
-from moiety.engine.session import unchanged
 from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
@@ -27,7 +26,7 @@ answers_per_day = 1000"""
 
 def party(name: str, federation: Path, folder: Path | None, port: int | None, faults: Path | None) -> None:
     """Run one compute party until it is told to stop. Its log goes to stderr."""
-    wrap = injector(faults, name).wrap if faults is not None else unchanged
+    wrap = seam(name, faults=faults)
     place = folder
     if place is None:
         directory = load(federation)

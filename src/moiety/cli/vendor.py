@@ -37,6 +37,8 @@ class Request(msgspec.Struct, frozen=True):
     public: tuple[str, ...] = ()
     ranges: str | None = None
     data: str | None = None
+    link: str | None = None
+    """Send as slowly as such a link would."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +100,7 @@ def _compile(source: Source, request: Request, tell: Tell) -> tuple[list[Plan], 
 def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     from moiety.engine.federation import connect
 
-    with connect(request.federation, party=request.party, identity=request.identity) as federation:
+    with connect(request.federation, party=request.party, identity=request.identity, link=request.link) as federation:
         total, sent = sum(tensor.numel() for tensor in weights.values()), 0
 
         def counted(tensor: Any) -> Callable[[], Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from moiety.compile import signature
 from moiety.compile.plan import LINKS, Plan
 from moiety.engine.deploy import Weights
+from moiety.engine.injection import shaping
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
 from moiety.engine.owner import OwnerSession, open_session
 from moiety.engine.session import Deadlines
@@ -107,6 +108,7 @@ class Ward:
     _due: Fault | None = None
 
     def __post_init__(self) -> None:
+        self._slow = shaping(self.parties.link)
         self._client = Injector(CLIENT, lambda: [self._due] if self._due else [], self.told.append)
         self.deploy()
 
@@ -161,7 +163,7 @@ class Ward:
         return open_session(self.parties.directory, self.parties.identity(name), deadlines=self.parties.deadlines, **seams)
 
     def _wrap(self, link: Link, purpose: str) -> Any:
-        return _Opened(self._client.wrap(link, purpose), self)
+        return _Opened(self._client.wrap(self._slow(link, purpose), purpose), self)
 
     def _revive(self, fault: Fault | None) -> list[str]:
         """Start again whoever is dead; returns those who should not be."""
@@ -216,15 +218,19 @@ def chaos(
     *,
     jobs: int = 1,
     deadlines: Deadlines = STEADY,
+    link: str | None = None,
     tell: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Commit ``count`` faults, one at a time in each of ``jobs`` federations. ``tell`` hears of each as it ends."""
+    """Commit ``count`` faults, one at a time in each of ``jobs`` federations. ``tell`` hears of each as it ends.
+
+    ``link``: all members but the model's owner send as slowly as by such a link; what it adds to a run must fit the deadlines.
+    """
     drawn = list(draw(subjects, count, seed, 1.5 * deadlines.wave_s))
     turn, over, todo = threading.Lock(), threading.Event(), iter(enumerate(drawn))
     outcomes: dict[int, Outcome] = {}
 
     def work() -> None:
-        with start(deadlines=deadlines, faults=True) as parties:
+        with start(deadlines=deadlines, faults=True, link=link) as parties:
             ward = Ward(subjects, parties)
             while not over.is_set() and (item := _next(todo, turn)) is not None:
                 number, (fault, subject) = item

@@ -20,6 +20,7 @@ from moiety.engine import launch
 from moiety.engine.cost import Cost, cost
 from moiety.engine.deploy import Weights, floats
 from moiety.engine.directory import Directory, load
+from moiety.engine.injection import shaping
 from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
@@ -29,28 +30,34 @@ from moiety.net import Identity, load_identity
 from moiety.net.identity import KEY_FILE
 
 
-def local(*, parties: int = 3, deadlines: Deadlines = USUAL) -> "Federation":
+def local(*, parties: int = 3, link: str | None = None, deadlines: Deadlines = USUAL) -> "Federation":
     """Three compute parties as processes on this machine, with fresh certificates, for one caller who is model owner and client.
 
     The same code as between organisations; but one machine hides nothing from its owner: this is for trying and measuring.
+    ``link``: everybody sends as slowly as by ``lan``, ``wan``, or a link of such a delay one way and bandwidth: ``20ms,100Mbit``.
     """
     launch.require_three(parties)
-    started = launch.start(deadlines=deadlines)
+    started = launch.start(deadlines=deadlines, link=link)
     try:
         owners = started.identity(launch.MODEL_OWNER), started.identity(launch.CLIENT)
-        return Federation(started.directory, *owners, deadlines=deadlines, started=started)
+        return Federation(started.directory, *owners, deadlines=deadlines, started=started, link=link)
     except BaseException:
         started.stop()
         raise
 
 
 def connect(
-    path: str | os.PathLike[str], *, party: str | None = None, identity: str | os.PathLike[str] | None = None, deadlines: Deadlines = USUAL
+    path: str | os.PathLike[str],
+    *,
+    party: str | None = None,
+    identity: str | os.PathLike[str] | None = None,
+    link: str | None = None,
+    deadlines: Deadlines = USUAL,
 ) -> "Federation":
     """A federation whose parties run elsewhere, as the owner ``party``.
 
     ``identity`` is the folder with the key, by default that of the party's certificate in the federation file. Without
-    ``party``, the one owner whose key is there.
+    ``party``, the one owner whose key is there. ``link``, for measurements: this owner sends as slowly as such a link would (``local``).
     """
     directory = load(path)
     mine = load_identity(identity if identity is not None else identity_folder(directory, party))
@@ -59,7 +66,7 @@ def connect(
         raise ConfigError(f"{identity} holds the identity of {mine.name}, not of {party}; point to the right folder")
     if mine.name in directory.roles:
         raise ConfigError(f"{mine.name} is a compute party; connect as an owner")
-    return Federation(directory, mine, mine, deadlines=deadlines)
+    return Federation(directory, mine, mine, deadlines=deadlines, link=link)
 
 
 def identity_folder(directory: Directory, party: str | None = None) -> Path:
@@ -91,10 +98,12 @@ class Federation:
         *,
         deadlines: Deadlines = USUAL,
         started: launch.LocalParties | None = None,
+        link: str | None = None,
     ) -> None:
         self.directory, self.deadlines = directory, deadlines
         self._model_owner, self._client = model_owner, client
         self._started = started
+        self._wrap = shaping(link)
         self._privates: list[Private] = []
         self._sharings: dict[str, dict[str, bytes]] = {}
 
@@ -114,7 +123,7 @@ class Federation:
 
     def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
         """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names."""
-        with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
+        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
             shared = session.deploy(name, plans, weights, replace=replace)
         self._sharings[name] = ({} if replace else self._sharings.get(name, {})) | shared
         return tuple(shared)
@@ -124,7 +133,7 @@ class Federation:
         earlier = [private.weights for private in self._privates if private.name == name]
         if not earlier or not _equal(earlier[-1], weights):
             return False
-        with open_session(self.directory, self._model_owner, deadlines=self.deadlines) as session:
+        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
             return session.holding(name).weights.items() <= self._sharings.get(name, {}).items()
 
     def model(self, name: str) -> "Private":
@@ -136,7 +145,7 @@ class Federation:
 
     def open(self) -> OwnerSession:
         """A session as the client, for callers who run plans themselves."""
-        return open_session(self.directory, self._client, deadlines=self.deadlines)
+        return open_session(self.directory, self._client, deadlines=self.deadlines, wrap=self._wrap)
 
     def close(self) -> None:
         """End all sessions, and the parties if they were started here. May be called twice."""

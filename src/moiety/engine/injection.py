@@ -1,11 +1,14 @@
-"""Faults for a whole process: a file names them, and the party commits those that are its own. For tests and ``moiety chaos``."""
+"""Faults and slow links for a whole process, as its own command line says. For tests, ``moiety chaos`` and measurements."""
 
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from moiety.engine.session import Wrap, unchanged
 from moiety.net.faults import Fault, Injector
+from moiety.net.link import Link
+from moiety.net.shape import Shaper, net
 
 
 def read_faults(file: Path) -> list[Fault]:
@@ -31,6 +34,30 @@ def injector(file: str | os.PathLike[str], party: str) -> Injector:
     tell = _teller(party)
     tell(f"*** THIS PARTY FAILS ON PURPOSE, as {place} says: it is for tests, give it nothing that matters ***")
     return Injector(party, lambda: read_faults(place), tell)
+
+
+def shaping(link: str | None) -> Wrap:
+    """The wrapper of a process that sends as slowly as a link like ``wan`` or ``20ms,100Mbit``. Raises ConfigError.
+
+    ``loopback`` is what there is without it.
+    """
+    found = net("loopback" if link is None else link)
+    return unchanged if found.shared else Shaper(found).wrap
+
+
+def seam(party: str, *, faults: str | os.PathLike[str] | None = None, link: str | None = None) -> Wrap:
+    """The wrapper of a party's process; faults stand above a slow link. Says loudly what it does. Raises ConfigError."""
+    slow = shaping(link)
+    if slow is not unchanged:
+        _teller(party)(f"*** THIS PARTY SENDS AS SLOWLY AS THE LINK {link}: it is for tests and measurements ***")
+    if faults is None:
+        return slow
+    faulty = injector(faults, party)
+
+    def both(channel: Link, purpose: str) -> Link:
+        return faulty.wrap(slow(channel, purpose), purpose)
+
+    return both
 
 
 def _teller(party: str) -> Callable[[str], None]:

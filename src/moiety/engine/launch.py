@@ -25,7 +25,7 @@ from moiety.engine.injection import write_faults
 from moiety.engine.limits import MODEST, Limits
 from moiety.engine.session import USUAL, Deadlines
 from moiety.errors import ChannelError, ConfigError, DeadlineExceeded
-from moiety.net import Fault, Identity, create_identity, load_identity
+from moiety.net import Fault, Identity, create_identity, load_identity, net
 
 PARTIES: Final = ("party0", "party1", "party2")
 MODEL_OWNER: Final = "model-owner"
@@ -46,6 +46,8 @@ class LocalParties:
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     faults: Path | None = None
     """The file that names faults which the parties commit, where they were started for that."""
+    link: str | None = None
+    """The slow link that the parties send by, like ``wan`` or ``20ms,100Mbit``; owners have to be told by themselves."""
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -72,6 +74,8 @@ class LocalParties:
         command += ["--deadlines", msgspec.json.encode(self.deadlines).decode()]
         if self.faults is not None:
             command += ["--faults", str(self.faults)]
+        if self.link is not None:
+            command += ["--link", self.link]
         if port is not None:
             command += ["--port", str(port)]
         place = self.folder / f"{name}.log"
@@ -143,16 +147,20 @@ def start(
     deadlines: Deadlines = USUAL,
     commands: Mapping[str, Sequence[str]] | None = None,
     faults: bool = False,
+    link: str | None = None,
 ) -> LocalParties:
     """Make identities in ``folder`` (default: a temporary one, mode 0700), start the parties and wait until they listen.
 
-    ``commands`` replaces the command of single parties; ``faults`` lets all of them fail on purpose (``LocalParties.inject``).
+    ``commands`` replaces the command of single parties; ``faults`` lets all of them fail on purpose (``LocalParties.inject``);
+    ``link`` lets them send as slowly as such a link would (``net.shape``). Raises ConfigError.
     """
+    if link is not None:
+        net(link)
     temporary = tempfile.TemporaryDirectory(prefix="moiety-") if folder is None else None
     place = Path(temporary.name if temporary else os.fspath(folder or ""))
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     local = LocalParties(
-        place, deadlines=deadlines, commands=commands or {}, faults=place / "faults" if faults else None, _temporary=temporary
+        place, deadlines=deadlines, commands=commands or {}, faults=place / "faults" if faults else None, link=link, _temporary=temporary
     )
     try:
         identities = {name: create_identity(name, place / name) for name in (*PARTIES, *owners)}

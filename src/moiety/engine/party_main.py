@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from moiety.engine.injection import injector
+from moiety.engine.injection import seam
 from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
 from moiety.errors import MoietyError
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--port", type=int, help="listen here instead of at the port in the file; 0 takes any free one")
     out.add_argument("--deadlines", default="{}", help='seconds as JSON, for example {"wave_s": 60}')
     out.add_argument("--faults", type=Path, help="for tests: fail on purpose, as this file says (docs/failures.md)")
+    out.add_argument("--link", help="for measurements: send as slowly as this link, like wan or 20ms,100Mbit (docs/links.md)")
     out.add_argument("--parent", action="store_true", help="print the port, wait for a line on stdin, stop when stdin ends")
     return out
 
@@ -59,8 +60,8 @@ def main(arguments: list[str] | None = None, **seams: object) -> int:
     options, stop = parser().parse_args(arguments), threading.Event()
     settle()
     try:
-        if options.faults is not None:
-            seams["wrap"] = injector(options.faults, options.name).wrap
+        if options.faults is not None or options.link is not None:
+            seams["wrap"] = seam(options.name, faults=options.faults, link=options.link)
         deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)
         serve(
             options.folder,
