@@ -111,7 +111,7 @@ class Execution:
             entry = entries[self.wave]
             watcher.wave_started(self.wave, entry.label)
             self._deal(entry)
-            mail = self._exchange(entry, said)
+            mail, said = self._exchange(entry, said), None  # what was sent is not held while the next wave is computed
             watcher.wave_ended(self.wave, entry.label)
             self.wave += 1
             self._progress()

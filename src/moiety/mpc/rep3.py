@@ -76,6 +76,7 @@ async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], 
     """Additive shares of P1, P2 -> a masked share under a fresh mask. 1 round, 2 E an element."""
     mask = party.draw(Kind.OUT_MASK, shape, bits)
     mine = None if additive is None or mask is None else wrap(additive + mask, bits)
+    del additive  # not held while the other evaluator is awaited
     words = await party.swap(mine, specs=(Spec(shape, bits),))
     masked = wrap(mine + words[0], bits) if words and mine is not None else None
     return Share(shape, fraction, bits, masked, mask)
@@ -91,7 +92,10 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> 
     cross = party.deal(op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits)  # type: ignore[arg-type]
     if cross is None or not party.evaluates:
         return None
-    return op.apply(x.masked, party.additive(y)) - op.apply(x.mask, y.masked) + cross  # type: ignore[arg-type]
+    out = op.apply(x.masked, party.additive(y))  # type: ignore[arg-type]
+    out -= op.apply(x.mask, y.masked)  # type: ignore[arg-type]
+    out += cross
+    return out
 
 
 async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, drop: int = 0) -> Share:
@@ -99,8 +103,12 @@ async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bia
 
     ``drop`` > 0 also removes that many fraction bits, in the same round, at the risk of :func:`shift_share`.
     """
-    share = _plus(party, product_share(party, x, y, op), bias, x.fraction + y.fraction)
-    return await reshare(party, shift_share(party, share, drop, x.bits), op.shape(x.shape, y.shape), x.fraction + y.fraction - drop, x.bits)
+    fraction = x.fraction + y.fraction
+
+    def share() -> Words | None:
+        return shift_share(party, _plus(party, product_share(party, x, y, op), bias, fraction), drop, x.bits)
+
+    return await reshare(party, share(), op.shape(x.shape, y.shape), fraction - drop, x.bits)
 
 
 def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -> Words | None:
@@ -123,17 +131,23 @@ def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -
 
 async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, op: PackedProduct = DENSE, drop: int = 0) -> Share:
     """``x . w + bias`` at the sum of the fractions. 1 round, 3 E an output element; ``drop`` as in :func:`product`."""
-    share = _plus(party, linear_share(party, x, w, op), bias, x.fraction + w.fraction)
-    return await reshare(party, shift_share(party, share, drop), op.shape(x.shape, w.shape), x.fraction + w.fraction - drop)
+    fraction = x.fraction + w.fraction
+
+    def share() -> Words | None:
+        return shift_share(party, _plus(party, linear_share(party, x, w, op), bias, fraction), drop)
+
+    return await reshare(party, share(), op.shape(x.shape, w.shape), fraction - drop)
 
 
 def _plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
-    """Additive shares of a product of that fraction and of its bias together."""
+    """Additive shares of a product of that fraction and of its bias together, in the place of the product's."""
     if bias is None:
         return share
     if bias.fraction != fraction:
         raise ProtocolMisuse(f"{bias!r} does not have the {fraction} fraction bits of the product")
-    return None if share is None else share + party.additive(bias)
+    if share is not None:
+        share += party.additive(bias)
+    return share
 
 
 def wrap_truncate_share(party: Party, z: Share, drop: int) -> Words | None:

@@ -118,9 +118,17 @@ class _Task:
         self.said: Round | None = None
         self.result: Any = None
 
+    def share_of(self, mail: list[Words]) -> list[Words]:
+        """Take off the front of a wave's mail what this task expects, so that nobody else holds it."""
+        count = len(self.said.expect) if self.said else 0
+        mine = mail[:count]
+        del mail[:count]
+        return mine
+
     def step(self, party: Scoped, mail: list[Words] | None) -> bool:
         """Run to the next exchange; True while it has more to say."""
         outer, party.scope = party.scope, self.scope
+        self.said = None  # what was sent is not held while the next step computes
         try:
             with np.errstate(over="ignore"):  # words wrap around; numpy warns of it for those of no axes
                 self.said = self.coroutine.send(mail)
@@ -146,9 +154,7 @@ async def together(party: Scoped, *protocols: Protocol_) -> list[Any]:
             mail = await exchange(_merge(live))
             following = []
             for task in live:
-                count = len(task.said.expect) if task.said else 0
-                mine, mail = mail[:count], mail[count:]
-                if task.step(party, mine):
+                if task.step(party, task.share_of(mail)):
                     following.append(task)
             live = following
     finally:
@@ -198,9 +204,7 @@ class Schedule:
             tasks = sorted(self.live.items())
             mail = await exchange(_merge(task for _, task in tasks))
             for i, task in tasks:
-                count = len(task.said.expect) if task.said else 0
-                mine, mail = mail[:count], mail[count:]
-                ready += self._advance(i, task, mine)
+                ready += self._advance(i, task, task.share_of(mail))
 
     def _start(self, i: int) -> list[int]:
         step = self._steps[i]

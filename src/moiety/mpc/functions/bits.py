@@ -6,7 +6,7 @@ secret bits is, with the public masked bits as coefficients, a sum of products o
 them (multi-input gates of ABY2.0, over Z_2).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -86,9 +86,14 @@ def join(planes: Sequence[Planes], axis: int) -> Planes:
 
 
 def to_planes(words: Words, width: int) -> Words:
-    """Bit planes of flat ring elements: octets (width, ceil(N / 8)), bit e of octet j is that of element 8 j + e."""
+    """Bit planes of ring elements, read as a flat list: octets (width, ceil(N / 8)), bit e of octet j is that of element 8 j + e."""
     wide = ring.planes(words.astype(np.uint64, copy=False).ravel(), width)
     return np.ascontiguousarray(wide.astype("<u8", copy=False).view(np.uint8)[:, : octets(words.size)])
+
+
+def stacked_planes(rows: Iterable[Words], width: int) -> Words:
+    """Bit planes of several arrays of ring elements (rows, width, octets); each array is asked for when the one before is done."""
+    return np.stack([to_planes(row, width) for row in rows])
 
 
 def xor(a: BitShare, b: BitShare) -> BitShare:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
+from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.functions.compare import below
 from moiety.mpc.functions.select import select_shares
 from moiety.mpc.party import Party
@@ -14,23 +15,32 @@ from moiety.mpc.share import Share, dtype_of
 async def clamp(party: Party, x: Share, low: int | None, high: int | None, bits: int) -> Share:
     """x held within public ends in raw units, ``low <= high``, one of which may be None. Exact while ``|x - end| < 2^(bits-1)``.
 
-    With a = [x < low] and b = [x < high] it is ``high + b (x - high) + a (low - x)``: where a is one, so is b. Without ``high`` it is
-    ``x + a (low - x)``.
+    With a = [x < low] and b = [x < high] it is ``high + b (x - high) - a (x - low)``: where a is one, so is b. Without ``high`` it is
+    ``x - a (x - low)``.
     Rounds: those of :func:`~moiety.mpc.functions.compare.below` and 1. Bytes an element: the comparison, 16 dealt for each end and 16
     exchanged. P1 and P2 see padded bits and words, P0 nothing.
     """
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise ProtocolMisuse(f"{x!r} cannot be held between {low} and {high}")
-    gains = []
-    if high is not None:
-        gains.append((high, x.plus_public(_word(x, -high))))
-    if low is not None:
-        gains.append((low, (-x).plus_public(_word(x, low))))
-    less = await below(party, x, [end for end, _ in gains], bits)
-    shares = [select_shares(party, bit, [gain], x.bits).products[0] for bit, (_, gain) in zip(less, gains, strict=True)]
-    total: Words | None = sum(share for share in shares if share is not None) if party.evaluates else None  # type: ignore[assignment]
-    moved = await reshare(party, total, x.shape, x.fraction, x.bits)
+    ends = [end for end in (high, low) if end is not None]
+    less = await below(party, x, ends, bits)
+    beyond = [_beyond(party, x, end, bit) for end, bit in zip(ends, less, strict=True)]
+    moved = await reshare(party, _moved(beyond, high is None), x.shape, x.fraction, x.bits)
     return x + moved if high is None else moved.plus_public(_word(x, high))
+
+
+def _beyond(party: Party, x: Share, end: int, bit: BitShare) -> Words | None:
+    """Additive shares of ``[x < end] (x - end)``."""
+    return select_shares(party, bit, [x.plus_public(_word(x, -end))], x.bits).products[0]
+
+
+def _moved(beyond: list[Words | None], low_alone: bool) -> Words | None:
+    held = [share for share in beyond if share is not None]
+    if not held:
+        return None
+    if low_alone:
+        return np.negative(held[0])
+    return held[0] - held[1] if len(held) > 1 else held[0]
 
 
 def _word(like: Share, value: int) -> Words:

@@ -15,7 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions.bits import BitShare, Planes, Term, join, octets, open_shares, polynomial_shares, remask, size, stack, to_planes
+from moiety.mpc.functions.bits import (
+    BitShare,
+    Planes,
+    Term,
+    join,
+    octets,
+    open_shares,
+    polynomial_shares,
+    remask,
+    size,
+    stack,
+    stacked_planes,
+    to_planes,
+)
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
@@ -64,8 +77,8 @@ async def below(party: Party, x: Share, thresholds: Sequence[int | Words], bits:
 def _difference(party: Party, x: Share, thresholds: Sequence[int | Words], bits: int) -> "Subtraction":
     if not 2 <= bits <= x.bits:
         raise ProtocolMisuse(f"cannot compare on {bits} bits in a ring of {x.bits}; take 2 to {x.bits}")
-    values = None if x.masked is None else np.stack([_minus(x.masked, t).ravel() for t in thresholds])
-    mask = x.mask.astype(np.uint64, copy=False).ravel() if party.helps and x.mask is not None else None
+    values = None if x.masked is None else stacked_planes((_minus(x.masked, t) for t in thresholds), bits)
+    mask = to_planes(x.mask, bits) if party.helps and x.mask is not None else None
     return Subtraction(len(thresholds), size(x.shape), bits - 1, values, mask)
 
 
@@ -82,13 +95,16 @@ def _concatenate(xs: Sequence[Share]) -> Share:
 
 
 class Subtraction(NamedTuple):
-    """Which borrows are wanted: of the low ``carries`` bits of ``values - mask``, for every row of values (thresholds, elements)."""
+    """Which borrows are wanted: of the low ``carries`` bits of ``values - mask``, for every threshold and element.
+
+    Words are held as their bit planes, of which a comparison needs few: a fraction of the words' own size.
+    """
 
     thresholds: int
     elements: int
     carries: int
-    values: Words | None  # at P1 and P2: the masked words
-    mask: Words | None  # at P0: the mask, the same for all rows
+    values: Words | None  # at P1 and P2: bits of the masked words, (thresholds, bits, octets)
+    mask: Words | None  # at P0: bits of the mask, the same for all thresholds, (bits, octets)
 
     @property
     def octets(self) -> int:
@@ -103,13 +119,17 @@ class Subtraction(NamedTuple):
         """P1, P2: bits of the masked words, (thresholds, width, octets)."""
         if self.values is None:
             raise ProtocolMisuse("only evaluators hold masked values")
-        return np.stack([to_planes(row >> np.uint64(first), width) for row in self.values])
+        return self.values[:, first : first + width]
 
     def mask_planes(self, first: int, width: int) -> Words:
         """P0: bits of the mask, (width, octets)."""
         if self.mask is None:
             raise ProtocolMisuse("only the dealer holds the mask")
-        return to_planes(self.mask >> np.uint64(first), width)
+        return self.mask[first : first + width]
+
+    def without_bits(self) -> "Subtraction":
+        """Its sizes alone: from the second level on nobody reads the words."""
+        return self._replace(values=None, mask=None)
 
 
 async def borrows(party: Party, task: Subtraction, *, top: int | None = None, extra: Words | None = None, opened: bool = False) -> Planes:
@@ -122,6 +142,7 @@ async def borrows(party: Party, task: Subtraction, *, top: int | None = None, ex
     last = _top_share(party, task, top)
     if party.leads and extra is not None:
         last = extra if last is None else last ^ extra
+    task = task.without_bits()
     spoken = open_shares if opened and nodes == 1 else remask
     level = await spoken(party, _finish(shares, last, nodes), (task.thresholds, 2 * nodes - 1, task.octets))
     while nodes > 1:

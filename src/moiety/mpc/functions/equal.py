@@ -8,7 +8,7 @@ the conjunction of four ``not (m_i xor l_i)`` is a sum of dealt products of mask
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions.bits import BitShare, Planes, join, polynomial_shares, remask, size, stack
+from moiety.mpc.functions.bits import BitShare, Planes, join, polynomial_shares, remask, size, stack, to_planes
 from moiety.mpc.functions.compare import RADIX, Subtraction, group_shares
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words
@@ -23,11 +23,11 @@ async def is_zero(party: Party, x: Share, bits: int) -> BitShare:
     """
     if not 2 <= bits <= x.bits:
         raise ProtocolMisuse(f"cannot compare on {bits} bits in a ring of {x.bits}; take 2 to {x.bits}")
-    values = None if x.masked is None else x.masked.astype(np.uint64, copy=False).reshape(1, -1)
-    mask = x.mask.astype(np.uint64, copy=False).ravel() if party.helps and x.mask is not None else None
+    values = None if x.masked is None else to_planes(x.masked, bits)[None]
+    mask = to_planes(x.mask, bits) if party.helps and x.mask is not None else None
     task = Subtraction(1, size(x.shape), bits, values, mask)
     nodes = sum(count for _, _, count in task.batches())
-    found = group_shares(party, task)
+    found, task = group_shares(party, task), task.without_bits()
     level = await remask(party, None if found is None else found[1][0], (nodes, task.octets))
     while nodes > 1:
         level, nodes = await _combine(party, level, nodes, task.octets)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions.bits import BitShare, octets, size, to_planes
+from moiety.mpc.functions.bits import BitShare, octets, size, stacked_planes, to_planes
 from moiety.mpc.functions.compare import Subtraction, borrows, sign
 from moiety.mpc.functions.select import bit_to_share, bit_to_share_share
 from moiety.mpc.party import Party
@@ -33,9 +33,9 @@ async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Wor
     values = extra = None
     if x.masked is not None:
         raised = wrap(x.masked - np.asarray(low, np.int64).astype(np.uint64), x.bits).ravel()
-        values = np.stack([raised, raised - width])
+        values = stacked_planes([raised, raised - width], x.bits)
         extra = np.stack([to_planes((raised < width).astype(np.uint64), 1)[0], np.zeros(octets(count), np.uint8)])
-    mask = x.mask.ravel() if party.helps and x.mask is not None else None
+    mask = to_planes(x.mask, x.bits) if party.helps and x.mask is not None else None
     found = await borrows(party, Subtraction(2, count, x.bits, values, mask), extra=extra)
     inside = [part if part is None else part[0] ^ part[1] for part in found]
     outside = BitShare(x.shape, None if inside[0] is None else ~inside[0], inside[1])

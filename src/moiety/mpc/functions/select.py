@@ -40,8 +40,17 @@ def select_shares(party: Party, bit: BitShare, xs: Sequence[Share], bits: int = 
     known = bit.unpacked(bit.masked, bits)
     flip = dtype_of(bits)(1) - known - known  # 1 - 2 mb
     share = flip * flag + known if party.leads else flip * flag
-    products = [known * party.additive(x) + flip * (x.masked * flag - cross) for x, cross in zip(xs, crosses, strict=True)]
+    products = [_selected(party, x, known, flip, flag, cross) for x, cross in zip(xs, crosses, strict=True)]
     return Selected(wrap(share, bits), [wrap(p, bits) for p in products])
+
+
+def _selected(party: Party, x: Share, known: Words, flip: Words, flag: Words, cross: Words | None) -> Words:
+    """``mb [x] + (1 - 2 mb) (mx flag - cross)``: an evaluator's share of the bit times x."""
+    out: Words = x.masked * flag
+    out -= cross
+    out *= flip
+    out += known * party.additive(x)
+    return out
 
 
 def bit_to_share_share(party: Party, bit: BitShare, bits: int = 64) -> Words | None:

@@ -7,8 +7,7 @@ is fitted on twice its width. P0 deals the one-hot of lh as xor shares; where th
 sign sigma (known to P0 alone) remains, which dealt words repair.
 """
 
-from collections.abc import Callable, Sequence
-from math import comb
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,14 +86,31 @@ async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]
     Bytes an element: ``2^n / 8`` dealt for the one-hot, ``8 (d + 1)`` dealt for sigma ll^j, and for each table ``8`` dealt,
     ``16 (d + 1)`` and ``16`` exchanged. Nothing is revealed; see ``docs/security/table.md``.
     """
-    shares = await lookup_shares(party, x, window, tables)
-    stacked = np.stack([s for s in shares if s is not None]) if party.evaluates else None
-    out = await reshare(party, stacked, (len(tables), *x.shape), 0, x.bits)  # one round for all tables
+    found = await lookup_shares(party, x, window, tables)
+    out = await reshare(party, found, (len(tables), *x.shape), 0, x.bits)  # one round for all tables
     return [out.map(lambda part, i=i: part[i]).as_fraction(t.fraction) for i, t in enumerate(tables)]  # type: ignore[misc]
 
 
-async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> list[Words | None]:
-    """As :func:`lookup`, but additive shares (None where this role has none): 1 round."""
+async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> Words | None:
+    """As :func:`lookup`, but additive shares (tables, *x.shape), None where this role has none: 1 round."""
+    count, bits = int(np.prod(x.shape, dtype=np.int64)), x.bits
+    said, powers, corrections = _spoken(party, x, window, tables)
+    theirs = await party.swap(*said, specs=tuple(Spec((len(powers), count), bits) for _ in tables))
+    if not party.evaluates:
+        return None
+    out = np.empty((len(tables), count), np.uint64)
+    for total, mine, their, correction in zip(out, said, theirs, corrections, strict=True):
+        np.add(correction, _inner(powers, (m + t for m, t in zip(mine, their, strict=True))), out=total)  # type: ignore[arg-type]
+    return wrap(out, bits).reshape(len(tables), *x.shape)
+
+
+def _spoken(
+    party: Party, x: Share, window: Window, tables: Sequence[Table]
+) -> tuple[list[Words | None], list[Words | None], list[Words | None]]:
+    """What an evaluator says of each table, and what is dealt: shares of sigma ll^j, and the correction of each table.
+
+    Selectors and pads, most of what a look-up draws and is dealt, end with this function: they are not held over the exchange.
+    """
     degree, bits = len(tables[0].coefficients) - 1, x.bits
     count = int(np.prod(x.shape, dtype=np.int64))
     part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
@@ -103,16 +119,21 @@ async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence
 
     pads = [party.draw(Kind.TABLE_PAD, (degree + 1, count), bits) for _ in tables]
     powers = [party.deal((count,), lambda j=j: wrap(signed[j], bits), bits) for j in range(degree + 1)]  # type: ignore[misc]
-    corrections = [party.deal((count,), lambda pad=pad: wrap(-(np.stack(signed) * pad).sum(0), bits), bits) for pad in pads]  # type: ignore[misc]
+    corrections = [party.deal((count,), lambda pad=pad: wrap(-_inner(signed, pad), bits), bits) for pad in pads]  # type: ignore[misc]
     said: list[Words | None] = [None] * len(tables)
     if party.evaluates and selectors is not None:
         said = [wrap(part.local_sums(selectors, t, party.leads) + pad, bits) for t, pad in zip(tables, pads, strict=True)]
-    theirs = await party.swap(*said, specs=tuple(Spec((degree + 1, count), bits) for _ in tables))
-    if not party.evaluates:
-        return [None] * len(tables)
-    stacked = np.stack(powers)  # type: ignore[arg-type]
-    totals = [k + (stacked * (w + their)).sum(0) for w, their, k in zip(said, theirs, corrections, strict=True)]
-    return [wrap(total, bits).reshape(x.shape) for total in totals]
+    return said, powers, corrections
+
+
+def _inner(left: Iterable[Words], right: Iterable[Words]) -> Words:
+    """The sum of products, one pair at a time."""
+    total: Words | None = None
+    for a, b in zip(left, right, strict=True):
+        term = a * b
+        total = term if total is None else np.add(total, term, out=total)
+    assert total is not None, "a table has a coefficient"
+    return total
 
 
 class _Split(NamedTuple):
@@ -151,13 +172,10 @@ class _Split(NamedTuple):
         if self.high is None or self.low is None:
             raise ProtocolMisuse("only evaluators sum tables")
         sums = ring.table_sums(selectors, self.high, table.coefficients)
-        if not lead:
-            sums = -sums
-        powers = [np.ones_like(self.low)]
-        for _ in range(len(sums) - 1):
-            powers.append(powers[-1] * self.low)
-        out = np.zeros_like(sums)
-        for k, row in enumerate(sums):
-            for j in range(k + 1):
-                out[j] += np.int64((-1) ** j * comb(k, j)).astype(np.uint64) * powers[k - j] * row
-        return out
+        for first in range(len(sums) - 1):  # the polynomial about ml, by repeated synthetic division
+            for j in range(len(sums) - 2, first - 1, -1):
+                sums[j] += self.low * sums[j + 1]
+        for j, row in enumerate(sums):
+            if (j % 2 == 1) == lead:  # in powers of -ll; and P2's share is the negative
+                np.negative(row, out=row)
+        return sums
