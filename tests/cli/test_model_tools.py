@@ -190,6 +190,20 @@ def test_plan_of_a_model_that_does_not_run(own: str) -> None:
     assert run("plan", f"{own}:good", "--link", "moon").exit_code == 2
 
 
+def test_profile_shows_where_the_time_goes(own: str) -> None:
+    found = data("profile", f"{own}:good", "--link", "2ms,1Gbit", "--out", "there.json")
+    [program] = found["programs"]
+    assert (found["link"], program["title"], program["file"], program["lost_spans"]) == ("2ms,1Gbit", "one pass", "there.json", 0)
+    modules = {module["name"]: module for module in program["modules"]}
+    assert sum(module["spoken_bytes"] + module["dealt_bytes"] for module in modules.values()) == program["payload_bytes"]
+    assert sum(module["waiting_s"] for module in modules.values()) >= 0.9 * 0.002 * modules["1"]["rounds"] > 0
+    assert [member["role"] for member in program["members"]] == ["P0", "P1", "P2", "CLIENT"]
+    events = json.loads(Path("there.json").read_text())["traceEvents"]
+    assert "1 (table)" in {event["name"] for event in events}
+    section = (Path(__file__).parents[2] / "docs" / "cli.md").read_text().split("### moiety profile\n")[1].split("\n### ")[0]
+    assert all(f"`{key}`" in section for part in (found, program, program["members"][0], program["modules"][0]) for key in part)
+
+
 def test_a_failure_budget_buys_rounds(own: str) -> None:
     dear, cheap = (data("plan", f"{own}:normed", *more)["programs"][0] for more in ((), ("--failure-budget", "0.01")))
     assert cheap["rounds"] < dear["rounds"]

@@ -22,6 +22,7 @@ STRANGER = "stranger"
 RULES = {
     "*": Rules((MODEL_OWNER,), (CLIENT,), (CLIENT,)),
     "unreceived": Rules((MODEL_OWNER,), (CLIENT,), ()),
+    "untraced": Rules((MODEL_OWNER,), (CLIENT,), (CLIENT,), trace=False),
     "unasked": Rules((MODEL_OWNER,), (), (CLIENT,)),
 }
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from moiety.cli.failures import reported
-from moiety.cli.options import CheckRanges, Context, Data, Inputs, Json, Lengths, Model, Public, Ranges, Reveal
+from moiety.cli.options import CheckRanges, Context, Data, Inputs, Json, Lengths, Link, Model, Public, Ranges, Reveal
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (check, plan, compare, calibrate):
+    for command in (check, plan, profile, compare, calibrate):
         app.command()(reported(command))
 
 
@@ -58,6 +58,28 @@ def plan(
 
     asked = Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data)
     run(asked, net(link, rtt, bandwidth), depth, check_ranges, failure_budget, as_json=as_json)
+
+
+def profile(
+    model: Model,
+    inputs: Inputs = None,
+    public: Public = None,
+    lengths: Lengths = None,
+    context: Context = 64,
+    reveal: Reveal = "logits",
+    ranges: Ranges = None,
+    data: Data = None,
+    link: Link = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the trace here.")] = Path("trace.json"),
+    depth: Annotated[int, typer.Option(min=0, help="Levels of modules to show.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Run a model privately on this machine, and show where the time goes: by party, by module, and as a trace for Perfetto."""
+    from moiety.cli.profile import profile as run
+    from moiety.cli.source import Asked
+
+    asked = Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data)
+    run(asked, link, out, depth, as_json=as_json)
 
 
 def compare(

@@ -18,11 +18,13 @@ cost        what a plan costs, for people
 timing      how long a run will take on a named network
 tree        costs by the modules of the user's model
 report      what a run cost at every member
+timeline    where one role spends the time of a run, as spans
+trace       the timelines of a run joined with its plan, for people and for Perfetto
 lobby       connections of other compute parties that wait for their session
 status      the state of a party, told to members who ask
 party       the compute party's process
 owner       the owner's end of a session
-injection   faults that a party commits on purpose, for tests and chaos
+injection   faults that a party commits and links that it slows on purpose, for tests, chaos and measurements
 launch      start three compute parties on this machine
 federation  the public interface
 """

@@ -50,6 +50,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Who may get the outputs of runs."""
     reveal: Literal["logits", "token"] = "logits"
     """``token``: plans may open nothing but the places of largest values, so no client sees a score."""
+    trace: bool = True
+    """Whether who runs it may ask where the time went, wave by wave: it shows how busy this party is."""
     runs_per_minute: Count | None = None
     """Runs that one owner may start within any minute; a generated token is a run."""
     answers_per_day: Count | None = None

@@ -18,7 +18,7 @@ from moiety.engine.report import Traffic
 from moiety.engine.waves import Bound, Dealt, Entry, Frame
 from moiety.errors import PlanMismatch
 from moiety.mpc.party import Draws, Party
-from moiety.mpc.rounds import SILENCE, Address, Role, Round, Spec, Words
+from moiety.mpc.rounds import SILENCE, Address, Role, Round, Schedule, Spec, Words
 from moiety.mpc.share import dtype_of
 from moiety.net import Kind, Link
 
@@ -84,7 +84,7 @@ class Execution:
 
     def run(self, sources: program.Sources) -> dict[int, Any]:
         """The results of the plan's kept nodes. Raises whatever ended the run, after closing all that was suspended."""
-        schedule = program.schedule(self._bound.plan, self.party, sources)
+        schedule = self._schedule(sources)
         coroutine = schedule.run()
         try:
             with np.errstate(over="ignore"):  # words wrap around; numpy would warn about it for single ones
@@ -95,6 +95,9 @@ class Execution:
         finally:
             coroutine.close()
             schedule.close()
+
+    def _schedule(self, sources: program.Sources) -> Schedule:
+        return program.schedule(self._bound.plan, self.party, sources)
 
     def _drive(self, coroutine: Any) -> dict[int, Any]:
         entries, watcher = self._bound.entries, self._watcher
@@ -224,10 +227,13 @@ class Execution:
         if self._role is Role.P1:
             self._send[Role.CLIENT].send(Kind.REPORT, [b""], wave=self.wave)
         elif self._role is Role.CLIENT:
-            began = time.perf_counter()
-            awaited = f"progress to wave {self.wave} of {self._bound.spoken}"
-            self._receive[Role.P1].receive_into(Kind.REPORT, [], wave=self.wave, deadline_s=self._wait_s, awaited=awaited)
-            self.tally.waiting_s += time.perf_counter() - began
+            self._hear_progress()
+
+    def _hear_progress(self) -> None:
+        began = time.perf_counter()
+        awaited = f"progress to wave {self.wave} of {self._bound.spoken}"
+        self._receive[Role.P1].receive_into(Kind.REPORT, [], wave=self.wave, deadline_s=self._wait_s, awaited=awaited)
+        self.tally.waiting_s += time.perf_counter() - began
 
 
 def segment(buffer: Words, at: int, spec: Spec) -> Words:

@@ -24,6 +24,7 @@ from moiety.engine.injection import shaping
 from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
+from moiety.engine.trace import Trace
 from moiety.errors import ConfigError, InputError, MoietyError, NotDeployed
 from moiety.mpc.rounds import Words
 from moiety.net import Identity, load_identity
@@ -194,10 +195,19 @@ class Private:
 
         Raises InputError for inputs that no deployed plan takes, RangeViolation when the answer would be meaningless.
         """
-        with self._turn:
-            plan = next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
+        plan = self._fitting(args, kwargs)
         result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress, retries=retries)
         return signature.decode_outputs(plan, result.outputs, bool(result.flag))
+
+    def trace(self, *args: Any, **kwargs: Any) -> Trace:
+        """As a call, but the run tells where its time goes: ``print`` what is returned, ``save`` it for Perfetto. Run the model once
+        before, to leave out what happens only the first time. Tracing costs some time itself.
+
+        Raises also PolicyRefused where a party tells no timelines of the model.
+        """
+        plan = self._fitting(args, kwargs)
+        result = self._run(plan, signature.encode_inputs(plan, args, kwargs), None, None, trace=True)
+        return Trace(plan, result.report, result.timelines, signature.decode_outputs(plan, result.outputs, bool(result.flag)))
 
     def run(
         self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None, retries: int = 0
@@ -231,12 +241,18 @@ class Private:
         """What the caller shared as this model; nothing for who did not deploy it."""
         return self._source.weights if self._source is not None else {}
 
-    def _run(self, plan: Plan, inputs: list[Words], position: int | None, on_progress: Progress | None) -> RunResult:
+    def _fitting(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+        with self._turn:
+            return next((plan for plan in self.plans if signature.fits(plan, args, kwargs)), None) or self._further(args, kwargs)
+
+    def _run(
+        self, plan: Plan, inputs: list[Words], position: int | None, on_progress: Progress | None, *, trace: bool = False
+    ) -> RunResult:
         with self._turn:
             if self._session is None or self._session.closed:
                 self._session = self._federation.open()
             self.begun += bool(plan.states) and not position
-            result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress)
+            result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress, trace=trace)
             self._last = (plan, result.report)
             return result
 

@@ -1,6 +1,7 @@
 """A compute party's side of one session: answer the owner's commands until it closes, leaves or something fails."""
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from moiety.engine.messages import (
     Holding,
     Keep,
     Run,
+    Timed,
     hear,
     hear_command,
     say,
@@ -36,6 +38,7 @@ from moiety.engine.report import Report, packages, peak_memory_bytes
 from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
 from moiety.engine.store import Model, PartySources, Store, position_row
+from moiety.engine.timeline import MOST_SPANS, SPAN_BYTES, Recorder, TracedExecution
 from moiety.engine.waves import Bound
 from moiety.errors import (
     ChannelError,
@@ -163,7 +166,7 @@ class Member:
                     text = f"{self.session.owner} gave no command for {idle_s:.3g} s; let it open a new session"
                     raise DeadlineExceeded(text) from None
 
-    def _say(self, message: Holding | Fine | Done) -> None:
+    def _say(self, message: Holding | Fine | Done | Timed) -> None:
         say(self.session.send[Role.CLIENT], message)
 
     def _tell(self, command: Ask) -> None:
@@ -231,14 +234,20 @@ class Member:
         house, owner = self.house, self.session.owner
         house.directory.allow("query", command.model, owner)
         rules = house.directory.allow("receive", command.model, owner)
+        if command.trace and not rules.trace:
+            raise PolicyRefused(f"{house.name} tells no timelines of {command.model!r} (trace = false there); run it without a trace")
         model = house.store.model(command.model)  # one snapshot: another session may replace the model at any time
         bound = self._plan(model, command)
         house.quotas.charge(rules, owner, command.model, answers=bound.plan.opens)
         self.session.claim_run(command.number)
         house.served.add(owner)
-        with house.memory.held(bound.run_bytes, f"a run of the plan {bound.hash[:12]}"), self._recorded_run(command, bound) as tally:
-            report = self._execute(command, bound, model, tally)
+        recorder = Recorder() if command.trace else None
+        need = bound.run_bytes + (MOST_SPANS * SPAN_BYTES if recorder else 0)
+        with house.memory.held(need, f"a run of the plan {bound.hash[:12]}"), self._recorded_run(command, bound) as tally:
+            report = self._execute(command, bound, model, tally, recorder)
         self._say(Done(report))
+        if recorder is not None:
+            self._say(Timed(recorder.timeline(house.name, self.session.role)))
         house.log(f"run {command.number} of {command.model!r} for {owner}: {report.seconds:.3f} s, {report.sent_bytes:,} B sent")
 
     @contextlib.contextmanager
@@ -263,7 +272,7 @@ class Member:
                 seconds=round(time.perf_counter() - began, 3),
             )
 
-    def _execute(self, command: Run, bound: Bound, model: Model, tally: Tally) -> Report:
+    def _execute(self, command: Run, bound: Bound, model: Model, tally: Tally, recorder: Recorder | None) -> Report:
         began, session, house, states = time.perf_counter(), self.session, self.house, self.states
         position_row(bound.plan, command.position)
         states.prepare(command.model, model.generation, bound, command.position or 0)
@@ -271,7 +280,8 @@ class Member:
         agree(session, self._subject(command, bound, model, states), streams, house.deadlines.wave_s)
         draws = KeyedDraws(keys.run_keys(session.role, session.pairs, streams, session.id, command.number, bound.hash))
         wait_s, watcher = house.deadlines.wave_s, house.watcher
-        run = Execution(bound, session.send, session.receive, draws, wait_s=wait_s, watcher=watcher, tally=tally)
+        made = Execution if recorder is None else functools.partial(TracedExecution, recorder=recorder)
+        run = made(bound, session.send, session.receive, draws, wait_s=wait_s, watcher=watcher, tally=tally)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
         memory = (model.weight_bytes(bound.plan), states.nbytes, peak_memory_bytes() if house.served == {session.owner} else 0)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from moiety.engine.report import Report
+from moiety.engine.report import Report, Timeline
 from moiety.errors import FrameError
 from moiety.net import Kind, Link
 
@@ -122,6 +122,8 @@ class Run(Message, frozen=True):
     position: Number | None = None
     key_d: bytes = b""
     key_e: bytes = b""
+    trace: bool = False
+    """Tell your timeline, too, after the report."""
 
 
 class Agreement(Message, frozen=True):
@@ -139,6 +141,12 @@ class Done(Message, frozen=True):
     """Party: the run is over."""
 
     report: Report
+
+
+class Timed(Message, frozen=True):
+    """Party: where the run that is over spent its time here."""
+
+    timeline: Timeline
 
 
 class Close(Message, frozen=True):

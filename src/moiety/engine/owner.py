@@ -1,6 +1,7 @@
 """The owner's end of a session: deploy a model, fetch its plans, run one. Model owners and clients are both owners."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,12 @@ from moiety.engine.deploy import Weights, send_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
 from moiety.engine.member import make_report, wire_bytes
-from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Keep, Run, Tensor, hear, say
+from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Keep, Run, Tensor, Timed, hear, say
 from moiety.engine.policy import accept_plan, check_plan
-from moiety.engine.report import RunReport, RunResult, peak_memory_bytes
+from moiety.engine.report import RunReport, RunResult, Timeline, peak_memory_bytes
 from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
 from moiety.engine.store import ClientSources, position_row
+from moiety.engine.timeline import Recorder, TracedExecution, checked
 from moiety.engine.waves import Bound
 from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, PeerAborted, PeerLost
 from moiety.mpc.draws import KeyedDraws
@@ -136,27 +138,42 @@ class OwnerSession:
         return found
 
     def run(
-        self, model: str, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None
+        self,
+        model: str,
+        plan: Plan,
+        inputs: list[Words],
+        *,
+        position: int | None = None,
+        on_progress: Progress | None = None,
+        trace: bool = False,
     ) -> RunResult:
-        """One private run: only this owner learns the outputs. Raises InputError before anything is sent, else what ended the run."""
+        """One private run: only this owner learns the outputs. ``trace``: every member also tells where its time went.
+
+        Raises InputError before anything is sent, else what ended the run.
+        """
         began, bound = time.perf_counter(), self._bind(plan)
         check_inputs(plan, inputs, position)
         self._runs += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
         with self._guarded():
             wire = wire_bytes(self.session)
-            self._tell_all(lambda role: Run(self._runs, model, bound.hash, position, **_given(role, streams)))
+            self._tell_all(lambda role: Run(self._runs, model, bound.hash, position, trace=trace, **_given(role, streams)))
             held = keys.run_keys(Role.CLIENT, {}, streams, self.session.id, self._runs, bound.hash)
             watcher = _Progress(on_progress, bound, self.watcher or Unwatched())
-            run = Execution(
-                bound, self.session.send, self.session.receive, KeyedDraws(held), wait_s=self.deadlines.result_s, watcher=watcher
-            )
+            recorder = Recorder() if trace else None
+            made = Execution if recorder is None else functools.partial(TracedExecution, recorder=recorder)
+            run = made(bound, self.session.send, self.session.receive, KeyedDraws(held), wait_s=self.deadlines.result_s, watcher=watcher)
             results = run.run(ClientSources(bound, inputs, position))
             reports = [self._hear(role, Done, "its report").report for role in PARTIES]
-        seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            timelines = () if recorder is None else self._timelines(plan, recorder)
         reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds, 0, 0, peak_memory_bytes()))
         flag = None if plan.flag < 0 else bool(results[plan.flag].any())
-        return RunResult([results[output.node] for output in plan.outputs], flag, RunReport(tuple(reports), seconds))
+        return RunResult([results[output.node] for output in plan.outputs], flag, RunReport(tuple(reports), seconds), timelines)
+
+    def _timelines(self, plan: Plan, own: Recorder) -> tuple[Timeline, ...]:
+        told = [checked(self._hear(role, Timed, "its timeline").timeline, plan, role) for role in PARTIES]
+        return (*told, own.timeline(self.session.owner, Role.CLIENT))
 
     def close(self) -> None:
         """End the session in good order. May be called twice; never raises."""

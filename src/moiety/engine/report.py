@@ -1,9 +1,11 @@
-"""What a run cost at every member: exact payload by link, bytes on the wire, time, memory."""
+"""What a run cost at every member: exact payload by link, bytes on the wire, memory, time and, where asked for, its timeline."""
 
 import resource
 import sys
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -44,6 +46,40 @@ class Report(msgspec.Struct, frozen=True):
         return sum(t.payload_bytes for link, t in self.links.items() if link.startswith(self.role + "->"))
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class What(IntEnum):
+    """What a role does in a span."""
+
+    COMPUTE = 0
+    WAIT = 1
+    SEND = 2
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """``us`` microseconds from ``begin_us`` on, in a wave. ``of``: the node that is computed, or the role that is waited for or sent to.
+
+    A node may wait for dealt values while it computes: then one span lies within another.
+    """
+
+    what: What
+    of: Count
+    wave: Count
+    begin_us: Count
+    us: Count
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """The spans of one role in one run. ``began_s``: what its clock said when they begin (Unix time); ``lost``: how many were too many."""
+
+    name: str
+    role: str
+    began_s: float
+    spans: tuple[Span, ...]
+    lost: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """The reports of all four members."""
@@ -68,6 +104,8 @@ class RunResult:
     outputs: list[Words]
     flag: bool | None
     report: RunReport
+    timelines: tuple[Timeline, ...] = ()
+    """Of all members, where they were asked for."""
 
     def __repr__(self) -> str:  # outputs are the client's secret
         return f"<RunResult of {len(self.outputs)} outputs, {self.report.seconds:.3g} s, {self.report.payload_bytes:,} B>"
