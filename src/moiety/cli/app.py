@@ -143,11 +143,12 @@ def party(
     folder: Annotated[Path | None, typer.Option(help="The folder with your key, if not beside your certificate.")] = None,
     port: Annotated[int | None, typer.Option(help="Listen here instead of at the file's port.")] = None,
     faults: Annotated[Path | None, typer.Option(help="For tests: fail on purpose, as this file says (docs/failures.md).")] = None,
+    device: Annotated[str | None, typer.Option(help="Run the products on this device, like cuda (docs/gpu.md).")] = None,
 ) -> None:
     """Run one compute party until it is stopped."""
     from moiety.cli.party import party as run
 
-    run(name, federation, folder, port, faults)
+    run(name, federation, folder, port, faults, device)
 
 
 @app.command()

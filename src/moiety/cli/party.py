@@ -14,6 +14,7 @@ from moiety.engine.party_main import settle
 from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
+from moiety.ring import use_device
 
 EXAMPLE: Final = """[models."triage-*"]
 deploy = ["vendor"]
@@ -24,8 +25,9 @@ answers_per_day = 1000"""
 """Rules as the federation file has them."""
 
 
-def party(name: str, federation: Path, folder: Path | None, port: int | None, faults: Path | None) -> None:
+def party(name: str, federation: Path, folder: Path | None, port: int | None, faults: Path | None, device: str | None) -> None:
     """Run one compute party until it is told to stop. Its log goes to stderr."""
+    use_device(device)
     wrap = seam(name, faults=faults)
     place = folder
     if place is None:

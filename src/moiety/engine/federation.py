@@ -31,14 +31,15 @@ from moiety.net import Identity, load_identity
 from moiety.net.identity import KEY_FILE
 
 
-def local(*, parties: int = 3, link: str | None = None, deadlines: Deadlines = USUAL) -> "Federation":
+def local(*, parties: int = 3, link: str | None = None, device: str | None = None, deadlines: Deadlines = USUAL) -> "Federation":
     """Three compute parties as processes on this machine, with fresh certificates, for one caller who is model owner and client.
 
     The same code as between organisations; but one machine hides nothing from its owner: this is for trying and measuring.
     ``link``: everybody sends as slowly as by ``lan``, ``wan``, or a link of such a delay one way and bandwidth: ``20ms,100Mbit``.
+    ``device``: where the parties' products run, like ``cuda``; they share it.
     """
     launch.require_three(parties)
-    started = launch.start(deadlines=deadlines, link=link)
+    started = launch.start(deadlines=deadlines, link=link, device=device)
     try:
         owners = started.identity(launch.MODEL_OWNER), started.identity(launch.CLIENT)
         return Federation(started.directory, *owners, deadlines=deadlines, started=started, link=link)

@@ -48,6 +48,8 @@ class LocalParties:
     """The file that names faults which the parties commit, where they were started for that."""
     link: str | None = None
     """The slow link that the parties send by, like ``wan`` or ``20ms,100Mbit``; owners have to be told by themselves."""
+    device: str | None = None
+    """Where the parties' products run, like ``cuda``."""
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -76,6 +78,8 @@ class LocalParties:
             command += ["--faults", str(self.faults)]
         if self.link is not None:
             command += ["--link", self.link]
+        if self.device is not None:
+            command += ["--device", self.device]
         if port is not None:
             command += ["--port", str(port)]
         place = self.folder / f"{name}.log"
@@ -148,11 +152,12 @@ def start(
     commands: Mapping[str, Sequence[str]] | None = None,
     faults: bool = False,
     link: str | None = None,
+    device: str | None = None,
 ) -> LocalParties:
     """Make identities in ``folder`` (default: a temporary one, mode 0700), start the parties and wait until they listen.
 
     ``commands`` replaces the command of single parties; ``faults`` lets all of them fail on purpose (``LocalParties.inject``);
-    ``link`` lets them send as slowly as such a link would (``net.shape``). Raises ConfigError.
+    ``link`` lets them send as slowly as such a link would (``net.shape``); ``device`` is where their products run. Raises ConfigError.
     """
     if link is not None:
         net(link)
@@ -160,7 +165,13 @@ def start(
     place = Path(temporary.name if temporary else os.fspath(folder or ""))
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     local = LocalParties(
-        place, deadlines=deadlines, commands=commands or {}, faults=place / "faults" if faults else None, link=link, _temporary=temporary
+        place,
+        deadlines=deadlines,
+        commands=commands or {},
+        faults=place / "faults" if faults else None,
+        link=link,
+        device=device,
+        _temporary=temporary,
     )
     try:
         identities = {name: create_identity(name, place / name) for name in (*PARTIES, *owners)}

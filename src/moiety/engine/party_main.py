@@ -12,7 +12,7 @@ from moiety.engine.injection import seam
 from moiety.engine.party import serve
 from moiety.engine.session import Deadlines
 from moiety.errors import MoietyError
-from moiety.ring import keep_freed
+from moiety.ring import keep_freed, use_device
 
 SWITCH_S: Final = 0.0005
 """How long one session's Python may keep another's waiting. At Python's 5 ms every wave of a short run queues behind a plan that is
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--deadlines", default="{}", help='seconds as JSON, for example {"wave_s": 60}')
     out.add_argument("--faults", type=Path, help="for tests: fail on purpose, as this file says (docs/failures.md)")
     out.add_argument("--link", help="for measurements: send as slowly as this link, like wan or 20ms,100Mbit (docs/links.md)")
+    out.add_argument("--device", help="run the ring products on this device, like cuda (docs/gpu.md)")
     out.add_argument("--parent", action="store_true", help="print the port, wait for a line on stdin, stop when stdin ends")
     return out
 
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None, **seams: object) -> int:
     options, stop = parser().parse_args(arguments), threading.Event()
     settle()
     try:
+        use_device(options.device)
         if options.faults is not None or options.link is not None:
             seams["wrap"] = seam(options.name, faults=options.faults, link=options.link)
         deadlines = msgspec.json.decode(options.deadlines, type=Deadlines)

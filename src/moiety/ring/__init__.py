@@ -5,6 +5,7 @@
 | ``fixed`` | ``encode``, ``decode``: reals to words and back |
 | ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
 | ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
+| ``gpu`` | ``Device``: the products on a CUDA device, the same words |
 | ``memory`` | ``keep_freed``: buffers that a process keeps for its next arrays |
 """
 
@@ -24,6 +25,7 @@ from moiety.ring.kernels import (
     table_sums,
     unplanes,
     use,
+    use_device,
     wrap_truncate,
 )
 from moiety.ring.memory import keep_freed
@@ -49,5 +51,6 @@ __all__ = [
     "table_sums",
     "unplanes",
     "use",
+    "use_device",
     "wrap_truncate",
 ]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from moiety.errors import ProtocolMisuse
 from moiety.ring import _numpy, prg
 from moiety.ring._numpy import PANEL, Octets, Words
+from moiety.ring.gpu import Device
 
 try:
     from moiety.ring import _native
@@ -27,21 +28,26 @@ except ImportError:  # built without a compiler: the numpy kernels serve everyth
 ISAS: Final = ("avx512", "avx2", "portable", "numpy")
 """Every implementation, best first; ``numpy`` is always there."""
 
+DEVICE_PRODUCTS: Final = 1 << 22
+"""A product of two activations goes to the device from so many multiply-adds on: below, the way there costs more. Not measured on a GPU."""
+
 _LINE: Final = 64
 _ONE_PAIR: Final = np.zeros((1, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """A (k, n) matrix laid out in panels of 32 columns for ``multiply``; made by ``pack``, the same for every isa."""
+    """A (k, n) matrix for many calls of ``multiply``, made by ``pack``: in panels of 32 columns, the same for every isa, or on a device."""
 
     shape: tuple[int, int]
     panels: Words
+    resident: Any = None
+    """The limbs on the device, if one is in use; then ``panels`` is empty."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, padding included."""
-        return self.panels.nbytes
+        """Bytes held, padding included, wherever they lie."""
+        return self.panels.nbytes if self.resident is None else int(self.resident.nbytes)
 
     def __repr__(self) -> str:
         return f"Packed(shape={self.shape}, nbytes={self.nbytes})"
@@ -55,6 +61,8 @@ def matmul(a: Words, b: Words) -> Words:
         raise ProtocolMisuse(f"cannot multiply {a.shape} by {b.shape}: need (..., m, k) @ (..., k, n)")
     rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
     lead, pairs = _stacks(a.shape[:-2], b.shape[:-2])
+    if _device is not None and prod(lead) * rows * depth * columns >= DEVICE_PRODUCTS:
+        return _device.product(_device.limbs(a), _device.limbs(b))
     out = np.empty((*lead, rows, columns), dtype=np.uint64)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     if b.ndim == 2:  # one right side: all rows form one tall matrix
@@ -72,6 +80,8 @@ def pack(b: Words) -> Packed:
     if b.ndim != 2:
         raise ProtocolMisuse(f"pack takes a matrix, not shape {b.shape}")
     depth, columns = b.shape
+    if _device is not None:
+        return Packed((depth, columns), np.empty(0, np.uint64), _device.limbs(b))
     panels = _aligned((-(-columns // PANEL), depth, PANEL))
     _backend.pack(np.ascontiguousarray(b), panels)
     return Packed((depth, columns), panels)
@@ -96,8 +106,17 @@ def multiply(a: Words, packed: Packed, out: Words | None = None, *, sign: int = 
     if out.size:
         height = out.size // columns
         flat = np.ascontiguousarray(a).reshape(height, depth)
+        if packed.resident is not None:
+            return _add_resident(flat, packed, out, sign)
         _backend.multiply(flat, packed.panels, out.reshape(height, columns), sign < 0)
     return out
+
+
+def _add_resident(rows: Words, packed: Packed, out: Words, sign: int) -> Words:
+    if _device is None:
+        raise ProtocolMisuse(f"{packed!r} lies on a device that is not in use any more")
+    found = _device.product(_device.limbs(rows), packed.resident).reshape(out.shape)
+    return np.add(out, found, out=out) if sign > 0 else np.subtract(out, found, out=out)
 
 
 def table_sums(selectors: Octets, index: Words, tables: Words) -> Words:
@@ -190,7 +209,17 @@ def isas() -> tuple[str, ...]:
 def features() -> dict[str, str]:
     """Which implementation serves each kernel now, and which form of the generator: for reports, not for decisions."""
     names = ("matmul", "multiply", "table_sums", "flip", "picked", "planes", "unplanes", "shift_right", "wrap_truncate")
-    return {"isa": _isa} | dict.fromkeys(names, _isa) | {"prg": prg.BACKEND}
+    products = {} if _device is None else dict.fromkeys(("matmul", "multiply"), _device.name)
+    return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"prg": prg.BACKEND}
+
+
+def use_device(name: str | None) -> None:
+    """Run this process's products on ``"cuda"`` (or ``"cuda:1"``) from now on, with the same words; None: on the processor again.
+
+    All other kernels stay on the processor. What was packed before stays where it is. Raises ConfigError if there is no such device.
+    """
+    global _device
+    _device = None if name is None else Device(name)
 
 
 @contextmanager
@@ -259,6 +288,7 @@ def _aligned(shape: tuple[int, ...]) -> Words:
     return raw[start : start + size].reshape(shape)
 
 
+_device: Device | None = None
 _isa = "numpy"
 _backend: ModuleType = _numpy
 _select(isas()[0])
