@@ -106,6 +106,12 @@ class NotDeployed(PlanMismatch):
     code = "MOI-406"
 
 
+class NameTaken(PlanError):
+    """Another model is deployed under the name: other weights, or another plan for the same inputs."""
+
+    code = "MOI-407"
+
+
 class PolicyRefused(PlanError):
     """The federation file does not allow what the plan or the request would reveal or do."""
 

@@ -147,3 +147,34 @@ def test_a_model_of_ones_own_is_deployed_by_its_name(parties: LocalParties, tmp_
     assert np.abs(answer - model(torch.from_numpy(x)).detach().numpy()).max() < 2e-3
     held = data("status", *of(parties))["parties"][1]["standing"]["models"]
     assert [(model["name"], model["plans"]) for model in held] == [("triage", deployed["plans"])]
+    assert "made-up" not in run("deploy", "own.py:triage", *vendor, "--ranges", "ranges.json", "--name", "other").stderr
+
+
+def test_new_weights_under_an_old_name_are_refused_or_replace_it(
+    parties: LocalParties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights get further plans; others are never kept back in silence. Ranges that nobody measured are told of."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "import torch\ndef made(seed):\n    torch.manual_seed(seed)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU())\n"
+        "def one():\n    return made(0), (torch.ones(2, 4),)\ndef two():\n    return made(1), (torch.ones(2, 4),)\n"
+    )
+    to = ("--federation", str(parties.federation), "--party", "model-owner", "--name", "kept")
+    first = run("deploy", "own.py:one", *to)
+    assert first.exit_code == 0, first.output
+    assert "all three parties hold 'kept': 1 plan over 15 parameters" in first.stderr
+    assert "! ranges were measured on made-up inputs" in first.stderr
+    assert "kept" not in first.stderr.replace("'kept'", "")
+    again = run("deploy", "own.py:one", *to, "--input", "5x4")
+    assert "of 2 weights 2 were there already, the same as yours: they were kept" in again.stderr, again.output
+    for shape in ("2x4", "7x4"):
+        refused = run("deploy", "own.py:two", *to, "--input", shape)
+        assert refused.exit_code == 5
+        assert "error [MOI-407]: another model is deployed as 'kept': the weight" in refused.stderr
+        assert "--replace" in refused.stderr
+    assert data("deploy", "own.py:two", *to, "--replace")["shared"] == 2
+    x = np.full((2, 4), 0.5, np.float32)
+    with moiety.connect(parties.federation, party=CLIENT) as federation:
+        answer = np.asarray(federation.model("kept")(x))
+    assert np.abs(answer - resolve("own.py:two").model(torch.from_numpy(x)).detach().numpy()).max() < 2e-3

@@ -138,9 +138,27 @@ def test_ranges_reach_the_plan(own: str, tmp_path: Path) -> None:
     assert (wide["operation"], wide["low"], wide["high"]) == ("input", 100 * examples.min(), 100 * examples.max())
     assert wide["typical"] == pytest.approx(np.median(100 * np.abs(examples).max((1, 2))))
     source = resolve(f"{own}:good")
-    plan = compile_model(source.model, source.args, calibration=(), ranges=load(tmp_path / "wide.json")).plan
+    plan = compile_model(source.model, source.args, calibration=(), ranges=load(tmp_path / "wide.json").ranges).plan
     assert plan.inputs[0].bound == pytest.approx(1.5 * 100 * np.abs(examples).max())
     assert data("check", f"{own}:good", "--ranges", "wide.json")["ok"]
+
+
+def test_ranges_of_another_model(own: str, tmp_path: Path) -> None:
+    """They are neither taken for this model's nor overwritten by them; a file of the same model may lie in another folder."""
+    assert run("calibrate", f"{own}:good").exit_code == 0
+    held = (tmp_path / "ranges.json").read_bytes()
+    foreign = run("plan", f"{own}:weighted", "--public", "mask", "--ranges", "ranges.json")
+    assert (foreign.exit_code, foreign.stdout) == (2, "")
+    assert f"! ranges.json was measured on {own}:good, not on {own}:weighted" in foreign.stderr
+    assert f"ranges.json was measured on {own}:good and has no range of {own}:weighted" in foreign.stderr
+    for name, text in (("ranges.json", f"holds the ranges of {own}:good, which would be lost"), ("own.py", "own.py is no ranges file")):
+        refused = run("calibrate", f"{own}:weighted", "--public", "mask", "--out", name)
+        assert (refused.exit_code, text in refused.stderr) == (2, True), refused.output
+    assert (tmp_path / "ranges.json").read_bytes() == held
+    part = run("plan", f"{own}:normed", "--ranges", "ranges.json")
+    assert part.exit_code == 0, part.output
+    assert "that ranges.json lacks were measured on made-up inputs, the first of 1|aten.layer_norm" in part.stderr
+    assert run("calibrate", str(tmp_path / own) + ":good").exit_code == 0
 
 
 def test_doubtful_ranges_are_marked(own: str, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import moiety
 from moiety.engine import owner
 from moiety.engine.federation import Federation, Private, like
-from moiety.errors import ChannelError, ConfigError, InputError, NotDeployed
+from moiety.engine.owner import open_session
+from moiety.errors import ChannelError, ConfigError, InputError, NameTaken, NotDeployed
 from moiety.mpc.functions import puma, puma_root
 
 torch = pytest.importorskip("torch")
@@ -123,6 +125,30 @@ def test_deploying_the_same_again_shares_what_was_lost_alone(model: "torch.nn.Mo
             elsewhere.deploy(other, x, name="mlp")
         assert difference(federation.deploy(model, x, name="mlp"), model, x) < 0.002
         assert shared == [count] * 5
+
+
+def test_another_model_is_not_added_to_the_first(private: Private, federation: Federation, model: "torch.nn.Module") -> None:
+    """By its seals an owner knows what it deployed, in another process too; the parties do not know equal weights by them."""
+    x, [plan, *_], weights = torch.zeros(4, 16), private.plans, private.weights
+    federation.deploy_plans("sealed", [plan], weights)
+    others = {name: tensor + 0.01 * name.startswith("2.bias") for name, tensor in weights.items()}
+    wider = msgspec.structs.replace(plan, inputs=tuple(msgspec.structs.replace(i, bound=2 * i.bound) for i in plan.inputs))
+    with moiety.connect(federation.directory.path, party="model-owner") as owner:
+        assert owner.deploy_plans("sealed", [plan], weights) == ()
+        for plans, given, text in (
+            ([plan], others, "the weight '2.bias.* differs. Replace it"),
+            ([wider], weights, f"the plan {plan.hash[:12]}, which callers would go on using, serves the same inputs"),
+            ([plan], {f"new.{name}": tensor for name, tensor in weights.items()}, "none of its weights is the same"),
+        ):
+            with pytest.raises(NameTaken, match=text):
+                owner.deploy_plans("sealed", plans, given)
+        assert (federation.model("sealed")(x) - model(x)).abs().max() < 0.002
+        owner.deploy_plans("sealed", [plan], others, replace=True)
+        assert (federation.model("sealed")(x) - model(x) - 0.01).abs().max() < 0.002
+    with open_session(federation.directory, federation._model_owner) as session:
+        seals = [session.holding(name).seals for name in ("mlp", "sealed")]
+    assert set(seals[0]) == set(seals[1]) == {weight.name for weight in plan.weights}
+    assert set(seals[0].values()).isdisjoint(seals[1].values())
 
 
 def test_plans_never_come_from_secrets() -> None:

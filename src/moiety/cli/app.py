@@ -162,7 +162,14 @@ def deploy(
     lengths: Lengths = None,
     context: Context = 128,
     reveal: Reveal = "logits",
-    replace: Annotated[bool, typer.Option("--replace", help="Forget what was deployed under the name.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put this model in the place of all that is deployed under the name. Without it the same model gets further plans, "
+            "and another one is refused.",
+        ),
+    ] = False,
     check: CheckRanges = True,
     inputs: Inputs = None,
     public: Public = None,

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from moiety.cli import models
 from moiety.cli.output import paper, print_json, remark
-from moiety.cli.source import LENGTH, Asked, Source
+from moiety.cli.source import LENGTH, Asked, Source, alike
+from moiety.errors import ConfigError
 
 if TYPE_CHECKING:
     from moiety.compile.calibrate import Ranges
@@ -20,6 +21,7 @@ def calibrate(asked: Asked, out: Path, top: int, *, as_json: bool) -> bool:
     from moiety.compile.ranges import joined, judge, save
 
     source = asked.source()
+    _check_free(out, source.name)
     each = measure(source, asked)
     save(out, joined(each), model=source.name, examples=len(each))
     sites = judge(each, source.margin)
@@ -41,6 +43,16 @@ def calibrate(asked: Asked, out: Path, top: int, *, as_json: bool) -> bool:
     if doubtful:
         remark(f"! {len(doubtful)} ranges are doubtful")
     return not doubtful
+
+
+def _check_free(out: Path, model: str) -> None:
+    """Raises ConfigError when the file is anything but earlier ranges of this model."""
+    from moiety.compile.ranges import load
+
+    if out.exists() and not alike((found := load(out)).model, model):
+        raise ConfigError(
+            f"{out} holds the ranges of {found.model}, which would be lost; give those of {model} a file of their own with --out"
+        )
 
 
 def measure(source: Source, asked: Asked) -> "list[Ranges]":

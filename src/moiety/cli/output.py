@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 
 WIDTH: Final = 110
+MADE_UP: Final = "! ranges were measured on made-up inputs: give examples with --data, or ranges with --ranges"
 
 
 def print_json(data: Any) -> None:

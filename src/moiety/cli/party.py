@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from moiety.cli.output import print_json, remark
+from moiety.cli.output import MADE_UP, print_json, remark
 from moiety.engine.directory import COMPUTE, load
 from moiety.engine.injection import seam
 from moiety.engine.party import serve
@@ -115,8 +115,15 @@ def deploy(
     if as_json:
         print_json({"name": request.name, "lengths": wanted, **report, "seconds": shown.seconds})
         return
-    ready = f"all three parties hold {request.name!r}: {len(report['plans'])} plans over {report['parameters']:,} parameters"
+    if report["shared"] < report["weights"]:
+        remark(
+            f"of {report['weights']} weights {report['weights'] - report['shared']} were there already, the same as yours: they were kept"
+        )
+    plans = f"{len(report['plans'])} {'plan' if len(report['plans']) == 1 else 'plans'}"
+    ready = f"all three parties hold {request.name!r}: {plans} over {report['parameters']:,} parameters"
     remark(f"{ready}, each useless to a party alone")
+    if report["made_up"]:
+        remark(MADE_UP)
 
 
 def _called(model: str) -> str:

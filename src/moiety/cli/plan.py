@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moiety.cli.answers import size
-from moiety.cli.output import paper, print_json, remark
+from moiety.cli.output import MADE_UP, paper, print_json, remark
 from moiety.cli.source import Asked
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float
         _print(console, f"{source.title}, {title}", found)
     remark(f"predicted for {net.name}: round trip {1000 * net.rtt_s:g} ms, {net.bytes_per_s * 8e-6:g} Mbit/s each way; {NEAR}")
     if source.made_up and asked.ranges is None:
-        remark("! ranges were measured on made-up inputs: give examples with --data, or ranges with --ranges")
+        remark(MADE_UP)
 
 
 def _titled(programs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

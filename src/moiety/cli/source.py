@@ -7,18 +7,21 @@
 A language model that generates is compiled into a prefill for each prompt length and steps, everything else into one pass.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from moiety.cli import models
+from moiety.cli.output import remark
 from moiety.errors import ConfigError
 
 if TYPE_CHECKING:
     from moiety.compile.builder import Options
     from moiety.compile.calibrate import Ranges
     from moiety.compile.model import Draft
+    from moiety.compile.ranges import File
 
 PASS: Final = "pass"
 LENGTH: Final = 96
@@ -196,13 +199,35 @@ class Asked:
         return (PROMPT,) if self.numbers is None else numbers(self.numbers)
 
     def drafts(self, source: Source, options: "Options | None" = None) -> "Iterator[tuple[str, Callable[[], Draft]]]":
-        """What will be compiled, each with its title. Raises ConfigError."""
-        ranges = None
-        if self.ranges is not None:
-            from moiety.compile.ranges import load
+        """What will be compiled, each with its title. Raises ConfigError, also when the ranges are another model's."""
+        if self.ranges is None:
+            yield from source.drafts(lengths=self.lengths(), context=self.context, reveal=self.reveal, options=options)
+            return
+        from moiety.compile.ranges import load
 
-            ranges = load(self.ranges)
-        return source.drafts(lengths=self.lengths(), context=self.context, reveal=self.reveal, ranges=ranges, options=options)
+        file = load(self.ranges)
+        if not alike(file.model, source.name):
+            remark(f"! {self.ranges} was measured on {file.model}, not on {source.name}")
+        drafts = source.drafts(lengths=self.lengths(), context=self.context, reveal=self.reveal, ranges=file.ranges, options=options)
+        for title, make in drafts:
+            yield title, functools.partial(self._measured, make, source, file)
+
+    def _measured(self, make: "Callable[[], Draft]", source: Source, file: "File") -> "Draft":
+        """The draft, once it is known what of it the file of ranges covers."""
+        from moiety.compile.ranges import missing
+
+        made = make()
+        absent = missing(made.captured, made.ranges, file.ranges)
+        if absent and absent == missing(made.captured, made.ranges, {}):
+            raise ConfigError(f"{self.ranges} was measured on {file.model} and has no range of {source.name}; measure it: moiety calibrate")
+        if absent and source.made_up:
+            remark(f"! {len(absent)} ranges that {self.ranges} lacks were measured on made-up inputs, the first of {absent[0]}")
+        return made
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names may mean one model, in whatever folder its file lies."""
+    return Path(one).name == Path(other).name
 
 
 def numbers(text: str) -> tuple[int, ...]:

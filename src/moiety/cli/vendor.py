@@ -75,7 +75,13 @@ def deploy(request: Request, tell: Tell) -> dict[str, Any]:
     from moiety.engine.report import peak_memory_bytes
 
     parameters = sum(tensor.numel() for tensor in source.model.parameters())
-    return {"parameters": parameters, "plans": [plan.hash for plan in plans], "peak_memory_bytes": peak_memory_bytes(), **shared}
+    return {
+        "parameters": parameters,
+        "plans": [plan.hash for plan in plans],
+        "peak_memory_bytes": peak_memory_bytes(),
+        "made_up": source.made_up and request.ranges is None,
+        **shared,
+    }
 
 
 def _asked(request: Request) -> Asked:
@@ -101,20 +107,21 @@ def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell
     from moiety.engine.federation import connect
 
     with connect(request.federation, party=request.party, identity=request.identity, link=request.link) as federation:
-        total, sent = sum(tensor.numel() for tensor in weights.values()), 0
+        total, given = sum(tensor.numel() for tensor in weights.values()), 0
 
         def counted(tensor: Any) -> Callable[[], Any]:
             def give() -> Any:
-                nonlocal sent
-                tell(Event("progress", "share", sent, total))
-                sent += tensor.numel()
+                nonlocal given
+                tell(Event("progress", "share", min(given, total), total))
+                given += tensor.numel()
                 return tensor
 
             return give
 
         sources = {name: counted(tensor) for name, tensor in weights.items()}
-        federation.deploy_plans(request.name, plans, sources, replace=request.replace)
-    return {"payload_bytes": 2 * 8 * sent}  # one masked word for P1 and one for P2
+        shared = federation.deploy_plans(request.name, plans, sources, replace=request.replace)
+    words = sum(weights[name].numel() for name in shared)
+    return {"weights": len(weights), "shared": len(shared), "payload_bytes": 2 * 8 * words}  # one masked word for P1 and one for P2
 
 
 def main() -> int:

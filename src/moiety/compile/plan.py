@@ -145,6 +145,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.outputs) or self.flag >= 0
 
     @property
+    def serves(self) -> bytes:
+        """A digest of the calls that it takes: plans of one model that agree in it are alternatives, of which a caller uses the first."""
+        inputs, states = [(i.name, i.shape) for i in self.inputs], [(s.name, s.shape) for s in self.states]
+        calls = (self.arguments, inputs, self.public, states, self.first_position, self.positions)
+        return hashlib.sha256(msgspec.msgpack.encode(calls)).digest()
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the canonical program, without labels."""
         bare = msgspec.structs.replace(self, modules=(), lookups=())

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from moiety.compile.calibrate import Range, Ranges, join
+from moiety.compile.calibrate import Range, Ranges, join, sites
+from moiety.compile.capture import Captured
 from moiety.errors import ConfigError
 
 FORMAT: Final = 1
@@ -19,7 +20,9 @@ FEW: Final = 8
 """Fewer examples than these say little about those to come."""
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    """A ranges file. ``model``: the name under which it was measured."""
+
     moiety: str
     format: int
     model: str
@@ -44,21 +47,27 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 def save(path: Path, ranges: Ranges, *, model: str, examples: int) -> None:
     """Write a ranges file. Nothing in it is secret but what it tells about the weights, as the plan will."""
-    file = _File("ranges", FORMAT, model, examples, ranges)
+    file = File("ranges", FORMAT, model, examples, ranges)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n")
 
 
-def load(path: Path) -> Ranges:
+def load(path: Path) -> File:
     """Read a ranges file. Raises ConfigError."""
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        file = msgspec.json.decode(path.read_bytes(), type=File)
     except OSError as error:
         raise ConfigError(f"the ranges file {path} cannot be read ({error.strerror}); make one with moiety calibrate") from None
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is no ranges file ({error}); make one with moiety calibrate") from None
     if (file.moiety, file.format) != ("ranges", FORMAT):
         raise ConfigError(f"{path} is a {file.moiety} file of format {file.format}; make one with moiety calibrate")
-    return file.ranges
+    return file
+
+
+def missing(captured: Captured, ranges: Ranges, known: Ranges) -> list[str]:
+    """Ranges of a model's operations that are not among the ``known`` ones, which may be another model's. ``ranges`` holds both."""
+    own = set(sites(captured).values())
+    return [key for key in ranges if "|".join(key.split("|")[:3]) in own and key not in known]
 
 
 def judge(each: Sequence[Ranges], margin: float) -> list[Site]:

@@ -18,7 +18,7 @@ from moiety.compile import signature
 from moiety.compile.plan import Plan
 from moiety.engine import launch
 from moiety.engine.cost import Cost, cost
-from moiety.engine.deploy import Weights, floats
+from moiety.engine.deploy import Weights
 from moiety.engine.directory import Directory, load
 from moiety.engine.injection import shaping
 from moiety.engine.owner import OwnerSession, Progress, open_session
@@ -107,7 +107,6 @@ class Federation:
         self._started = started
         self._wrap = shaping(link)
         self._privates: list[Private] = []
-        self._sharings: dict[str, dict[str, bytes]] = {}
 
     def deploy(self, model: Any, example_inputs: Any, *, name: str | None = None, public: Sequence[str] = (), **options: Any) -> "Private":
         """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
@@ -124,19 +123,17 @@ class Federation:
         return private
 
     def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
-        """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names."""
-        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
-            shared = session.deploy(name, plans, weights, replace=replace)
-        self._sharings[name] = ({} if replace else self._sharings.get(name, {})) | shared
-        return tuple(shared)
+        """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names.
 
-    def holds(self, name: str, weights: Weights) -> bool:
-        """Whether the model as it is deployed was deployed here, with exactly these weights, as far as the parties still have it."""
-        earlier = [private.weights for private in self._privates if private.name == name]
-        if not earlier or not _equal(earlier[-1], weights):
-            return False
+        Raises NameTaken when another model is deployed under the name, unless it is to ``replace`` that.
+        """
         with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
-            return session.holding(name).weights.items() <= self._sharings.get(name, {}).items()
+            return tuple(session.deploy(name, plans, weights, replace=replace))
+
+    def holds(self, name: str, plans: Sequence[Plan], weights: Weights) -> bool:
+        """Whether what the parties hold under the name is these plans and weights, or part of them."""
+        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
+            return session.holds(name, plans, weights)
 
     def model(self, name: str) -> "Private":
         """A model that somebody deployed, by the plans that all parties hold. The caller needs no PyTorch for it."""
@@ -282,7 +279,7 @@ class Private:
         compiled = compile_model(source.model, args, dict(kwargs), public=source.public, ranges=source.ranges, **source.options)
         source.weights.update(compiled.weights)
         source.ranges = compiled.ranges
-        replace = replace and not self._federation.holds(self.name, compiled.weights)
+        replace = replace and not self._federation.holds(self.name, [compiled.plan], compiled.weights)
         self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace)
         self.plans.append(compiled.plan)
         return compiled.plan
@@ -305,11 +302,6 @@ class Private:
 
     def __repr__(self) -> str:
         return f"<Private {self.name}, {len(self.plans)} plans>"
-
-
-def _equal(one: Weights, other: Weights) -> bool:
-    """Whether both have the same names and numbers."""
-    return one.keys() == other.keys() and all(np.array_equal(floats(one[name]), floats(other[name])) for name in one)
 
 
 def like(example: Any, value: Any) -> Any:

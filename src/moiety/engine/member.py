@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from moiety import ring
@@ -172,7 +172,9 @@ class Member:
     def _tell(self, command: Ask) -> None:
         self._allow_any(command.model)
         model = self.house.store.model(command.model)
-        self._say(Holding({name: stored.sharing for name, stored in model.weights.items()}, tuple(model.plans)))
+        sharings = {name: stored.sharing for name, stored in model.weights.items()}
+        seals = {name: stored.seal for name, stored in model.weights.items() if stored.seal}
+        self._say(Holding(sharings, tuple(model.plans), seals, {known: bound.plan.serves for known, bound in model.plans.items()}))
 
     def _allow_any(self, model: str) -> None:
         try:
@@ -190,8 +192,10 @@ class Member:
             weights = receive_weights(self.session, command, house.deadlines.wave_s)
             self._say(Fine())
             # P0 is done before the others: what none of the three may lack is kept when the owner knows that all have it.
-            hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited="that all parties have the weights")
-            house.memory.settle(house.store.add_weights(command.model, weights, replace=command.replace))
+            awaited = "that all parties have the weights"
+            keep = hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited=awaited)
+            sealed = {t.name: replace(weights[t.name], seal=seal) for t, seal in zip(command.tensors, keep.seals, strict=False)}
+            house.memory.settle(house.store.add_weights(command.model, weights | sealed, replace=command.replace))
         size = sum(stored.nbytes for stored in weights.values())
         self._record("deploy", command.model, weights=len(weights), bytes=size, replace=command.replace)
         house.log(f"{owner} shared {len(weights)} weights of {command.model!r}")

@@ -72,6 +72,10 @@ class Holding(Message, frozen=True):
 
     weights: dict[str, Digest]
     plans: tuple[PlanHash, ...]
+    seals: dict[str, Digest] = {}
+    """By weight, as their owner gave them (``engine/seals.py``)."""
+    serves: dict[PlanHash, Digest] = {}
+    """By plan, what calls it takes (``Plan.serves``)."""
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -96,7 +100,9 @@ class Deploy(Message, frozen=True):
 
 
 class Keep(Message, frozen=True):
-    """Owner: all three parties have these weights; from now on they count."""
+    """Owner: all three parties have these weights; from now on they count. Each has its seal, in the order of the manifest."""
+
+    seals: tuple[Digest, ...] = ()
 
 
 class AddPlan(Message, frozen=True):

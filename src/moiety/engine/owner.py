@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from moiety.compile.plan import Plan
-from moiety.engine import keys
-from moiety.engine.deploy import Weights, send_weights, sharing_of
+from moiety.engine import keys, seals
+from moiety.engine.deploy import Weights, floats, send_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
 from moiety.engine.member import make_report, wire_bytes
@@ -21,7 +21,7 @@ from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open
 from moiety.engine.store import ClientSources, position_row
 from moiety.engine.timeline import Recorder, TracedExecution, checked
 from moiety.engine.waves import Bound
-from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, PeerAborted, PeerLost
+from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, NameTaken, PeerAborted, PeerLost
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role, Words
@@ -46,7 +46,7 @@ def open_session(
 ) -> "OwnerSession":
     """Open a session with the three parties. Raises IdentityError, ChannelError, PolicyRefused, PlanMismatch."""
     try:
-        return OwnerSession(open_as_owner(directory, identity, deadlines, wrap), deadlines, watcher)
+        return OwnerSession(open_as_owner(directory, identity, deadlines, wrap), identity, deadlines, watcher)
     except AbortReceived as error:
         raise as_told(error) from None
 
@@ -67,6 +67,7 @@ class OwnerSession:
     """Not for several threads at once. After any error but InputError it is closed: open a new one, nothing of it is reused."""
 
     session: Session
+    identity: Identity
     deadlines: Deadlines
     watcher: Watcher | None = None
     closed: bool = False
@@ -82,7 +83,14 @@ class OwnerSession:
         # Equal sharings: after a deployment that failed halfway the parties may hold one name under different masks.
         weights = set.intersection(*(set(one.weights.items()) for one in heard))
         plans = set.intersection(*(set(one.plans) for one in heard))
-        return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans))
+        sealed = {name: heard[1].seals[name] for name, _ in weights if name in heard[1].seals}
+        serves = {plan: heard[1].serves[plan] for plan in plans if plan in heard[1].serves}
+        return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans), sealed, serves)
+
+    def holds(self, model: str, plans: Sequence[Plan], weights: Weights) -> bool:
+        """Whether the parties hold nothing under the name but these weights and plans, or part of them."""
+        held = self.holding(model)
+        return seals.covers(weights, held.weights) and not seals.difference(held, plans, weights, self._secret())
 
     def deploy(self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> dict[str, bytes]:
         """Share the weights that the plans read and some party does not hold, then give them the plans.
@@ -91,10 +99,14 @@ class OwnerSession:
 
         What one party lost is shared again with all three, under fresh masks: nobody keeps the old ones, and two contents under
         one mask would tell their difference. ``weights`` maps names to float arrays, or to callables that make one when its turn
-        comes. A name stands for one content: give other weights under new names, or ``replace`` all that was held under the
-        model's name.
+        comes. ``replace`` all that was held under the model's name, or add to it: what its owner shared there before must be the same.
+        Raises NameTaken where it is not.
         """
         held = Holding({}, ()) if replace else self.holding(model)
+        if other := seals.difference(held, plans, weights, self._secret()):
+            raise NameTaken(
+                f"another model is deployed as {model!r}: {other}. Replace it (--replace, or replace=True in Python), or take another name"
+            )
         wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
         fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights)
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
@@ -111,11 +123,17 @@ class OwnerSession:
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
         message = Deploy(model, self._deployments, tensors, replace)
         self._tell_all(lambda role: Deploy(model, self._deployments, tensors, replace, **_given(role, streams)))
-        send_weights(self.session, message, weights, streams)
+        digests: dict[str, bytes] = {}
+        send_weights(self.session, message, {tensor.name: _noted(weights, tensor.name, digests) for tensor in tensors}, streams)
         self._all_fine("that it has the weights")
-        self._tell_all(lambda role: Keep())
+        sharings = {tensor.name: sharing_of(self.session, message, tensor) for tensor in tensors}
+        keep = Keep(tuple(seals.seal(self._secret(), sharing, digests[name]) for name, sharing in sharings.items()))
+        self._tell_all(lambda role: keep)
         self._all_fine("that it keeps the weights")
-        return {tensor.name: sharing_of(self.session, message, tensor) for tensor in tensors}
+        return sharings
+
+    def _secret(self) -> bytes:
+        return self.identity.secret(seals.PURPOSE)
 
     def _add(self, model: str, plan: Plan) -> None:
         data = plan.encode()
@@ -252,6 +270,18 @@ def check_inputs(plan: Plan, inputs: Sequence[Words], position: int | None) -> N
         if tuple(words.shape) != tuple(shape) or words.dtype != "uint64":
             raise InputError(f"the input {spec.name!r} must be uint64 words of shape {shape}, not {words.dtype} {words.shape}")
     position_row(plan, position)
+
+
+def _noted(weights: Weights, name: str, digests: dict[str, bytes]) -> Callable[[], Any]:
+    """The weight, when its turn comes; its digest is noted then."""
+
+    def give() -> Any:
+        source = weights[name]
+        array = floats(source() if callable(source) else source)
+        digests[name] = seals.content(array)
+        return array
+
+    return give
 
 
 def _given(role: Role, streams: dict[Key, bytes]) -> dict[str, bytes]:

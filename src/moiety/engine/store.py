@@ -24,6 +24,8 @@ class Stored:
     value: Weight | Share
     sharing: bytes
     owner: str
+    seal: bytes = b""
+    """By which its owner recognises it (``engine/seals.py``)."""
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +51,10 @@ class Model:
             if held is None:
                 raise NotDeployed(f"the plan reads the weight {wanted.name!r}, which was not shared here; deploy the model again")
             if (held.tensor.shape, held.tensor.fraction, held.tensor.packed) != (wanted.shape, wanted.fraction, wanted.packed):
-                raise PlanMismatch(f"the weight {wanted.name!r} was shared in another shape or precision than the plan reads")
+                raise PlanMismatch(
+                    f"the weight {wanted.name!r} was shared in another shape or precision than the plan reads; "
+                    "let its owner replace the model (moiety deploy --replace), or deploy under another name"
+                )
             parts += [wanted.name, held.sharing]
         return keys.digest("moiety weights", *parts)
 

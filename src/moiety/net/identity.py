@@ -14,6 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -48,6 +49,12 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.certificate)
+
+    def secret(self, purpose: bytes) -> bytes:
+        """32 bytes that only who holds the key can compute, the same at every time; for another purpose unrelated ones."""
+        held = load_pem_private_key(self.key_path.read_bytes(), password=None)
+        material = held.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose).derive(material)
 
     def __repr__(self) -> str:
         return f"<Identity {self.name} {self.fingerprint[:23]}>"
