@@ -77,7 +77,8 @@ def run(
         start = protocols if callable(protocols) else protocols[role]
         programs[role] = start(Party(role, draws(role), box))
     try:
-        _converse(programs, box, transcript)
+        with np.errstate(over="ignore"):  # words wrap around; numpy would warn of it for those of no axes
+            _converse(programs, box, transcript)
     finally:
         for program in programs.values():  # where one role failed, the others must not be left un-awaited
             program.close()

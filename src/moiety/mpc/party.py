@@ -9,6 +9,7 @@ Pads, widths and addresses belong to this class, so that every op is clean by co
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +57,7 @@ class Dealer(Protocol):
     def take(self, receiver: Role, address: Address, spec: Spec) -> Words: ...
 
 
+@lru_cache(maxsize=1 << 16)
 def receiver_of(address: Address) -> Role:
     """Which evaluator receives what is dealt at an address, while the other draws its share.
 

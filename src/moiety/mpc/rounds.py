@@ -130,8 +130,7 @@ class _Task:
         outer, party.scope = party.scope, self.scope
         self.said = None  # what was sent is not held while the next step computes
         try:
-            with np.errstate(over="ignore"):  # words wrap around; numpy warns of it for those of no axes
-                self.said = self.coroutine.send(mail)
+            self.said = self.coroutine.send(mail)
             return True
         except StopIteration as stop:
             self.said, self.result = None, stop.value
@@ -211,8 +210,7 @@ class Schedule:
         scope = Scope((i,))
         outer, self._party.scope = self._party.scope, scope
         try:
-            with np.errstate(over="ignore"):
-                result = step.start(*(self.values[j] for j in step.inputs))
+            result = step.start(*(self.values[j] for j in step.inputs))
         except Exception as error:
             error.add_note(f"in {step.label or f'step {i}'}")
             raise

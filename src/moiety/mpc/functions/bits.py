@@ -8,6 +8,7 @@ them (multi-input gates of ABY2.0, over Z_2).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 from itertools import combinations
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from moiety.mpc.rounds import Spec, Words
 from moiety.mpc.share import Opaque, dtype_of
 
 Term = tuple[int, ...]
+Outputs = tuple[tuple[Term, ...], ...]
 MOST_FACTORS = 4
 """Products of more bits would double the dealt bits with every further factor."""
 
@@ -126,12 +128,13 @@ async def open_shares(party: Party, shares: Words | None, shape: tuple[int, ...]
     return Planes(shares ^ words[0] if words and shares is not None else None, None)
 
 
-def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outputs: Sequence[Sequence[Term]]) -> Words | None:
+def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outputs: Outputs) -> Words | None:
     """Xor shares (outputs, *shape) of sums of products of the planes (V, *shape): 0 rounds.
 
     Each output is a sum of terms, each term a product of planes. P0 deals one bit for every distinct product of two or more masks.
     """
-    products = _products(outputs)
+    recipe = _recipe(outputs)
+    products = recipe.products
 
     def make() -> Words:
         if planes.mask is None:
@@ -146,40 +149,57 @@ def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outp
     if dealt is not None:
         own.update(zip(products, dealt, strict=True))
     out = np.zeros((len(outputs), *shape), np.uint8)
-    for total, terms in zip(out, outputs, strict=True):
-        for term in terms:
-            _add_term(total, term, known, own, party.leads)
+    for total, (public, mixed) in zip(out, recipe.sums, strict=True):
+        if party.leads:
+            total ^= known.total(public)
+        for masks, factors in mixed:
+            total ^= known.total(factors) & own[masks]
     return out
+
+
+class _Recipe(NamedTuple):
+    """How an evaluator's share is made: one for all elements and runs."""
+
+    products: tuple[Term, ...]
+    """The dealt products of two or more masks, in order."""
+    sums: tuple[tuple[tuple[Term, ...], tuple[tuple[Term, tuple[Term, ...]], ...]], ...]
+    """Of each output: the terms as products of public bits, for the one who leads; then every product of masks with the products of
+    public bits that multiply it, () where that is 1."""
+
+
+@lru_cache(maxsize=256)
+def _recipe(outputs: Outputs) -> _Recipe:
+    """A product of bits is the sum, over all subsets of its factors, of the masks of these and the public bits of the others."""
+    sums = []
+    for terms in outputs:
+        mixed: dict[Term, list[Term]] = {}
+        for term in terms:
+            for masks in _subsets(term, 1):
+                mixed.setdefault(masks, []).append(tuple(i for i in term if i not in masks))
+        sums.append((terms, tuple((masks, tuple(factors)) for masks, factors in mixed.items())))
+    products = sorted({masks for _, mixed in sums for masks, _ in mixed if len(masks) > 1})
+    return _Recipe(tuple(products), tuple(sums))
 
 
 class _Known:
     """Products of public masked bits, each computed once."""
 
     def __init__(self, masked: Words) -> None:
-        self._products: dict[Term, Words] = {(i,): plane for i, plane in enumerate(masked)}
+        self._products: dict[Term, Words] = {(): np.uint8(0xFF), **{(i,): plane for i, plane in enumerate(masked)}}  # type: ignore[dict-item]
 
     def __call__(self, factors: Term) -> Words:
         if factors not in self._products:
             self._products[factors] = self(factors[:-1]) & self._products[factors[-1:]]
         return self._products[factors]
 
-
-def _add_term(total: Words, term: Term, known: _Known, own: dict[Term, Words], lead: bool) -> None:
-    """Add one product to this evaluator's share: the sum over all subsets of factors that are taken by their masks."""
-    if lead:
-        total ^= known(term)
-    for masks in _subsets(term, 1):
-        public = tuple(i for i in term if i not in masks)
-        total ^= known(public) & own[masks] if public else own[masks]
+    def total(self, terms: tuple[Term, ...]) -> Words:
+        """The sum of several products."""
+        return reduce(np.bitwise_xor, [self(term) for term in terms])
 
 
 def _subsets(term: Term, least: int) -> Iterator[Term]:
     for count in range(least, len(term) + 1):
         yield from combinations(term, count)
-
-
-def _products(outputs: Sequence[Sequence[Term]]) -> list[Term]:
-    return sorted({subset for terms in outputs for term in terms for subset in _subsets(tuple(sorted(term)), 2)})
 
 
 async def and_each(party: Party, factors: Sequence[Sequence[BitShare]]) -> list[BitShare]:
@@ -194,7 +214,7 @@ async def and_each(party: Party, factors: Sequence[Sequence[BitShare]]) -> list[
         return [group[0] for group in factors]
     planes = stack([stack([Planes(group[i].masked, group[i].mask) for group in factors]) for i in range(many)])
     inner = (len(factors), octets(size(shape)))
-    shares = polynomial_shares(party, planes, inner, [[tuple(range(many))]])
+    shares = polynomial_shares(party, planes, inner, ((tuple(range(many)),),))
     out = await remask(party, shares, (1, *inner))
     rows = [out.at(0, i) for i in range(len(factors))]
     return [BitShare(shape, row.masked, row.mask) for row in rows]

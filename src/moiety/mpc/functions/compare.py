@@ -17,8 +17,8 @@ import numpy as np
 from moiety.errors import ProtocolMisuse
 from moiety.mpc.functions.bits import (
     BitShare,
+    Outputs,
     Planes,
-    Term,
     join,
     octets,
     open_shares,
@@ -229,11 +229,11 @@ class _Batch(NamedTuple):
         passing = [level.at(slice(None), slice(below - 1 + start + j, below - 1 + stop + j, RADIX)) for j in range(least, self.width)]
         return stack([*generate, *passing])
 
-    def outputs(self) -> list[list[Term]]:
+    def outputs(self) -> Outputs:
         """G = sum over j of g_j p_j+1 .. p_k-1, and P = p_0 .. p_k-1 except in the lowest node."""
         place = self.width - (self.first == 0)  # of p_0
-        generate = [(j, *range(place + j + 1, place + self.width)) for j in range(self.width)]
-        return [generate, [tuple(range(place, place + self.width))]][: 1 if self.first == 0 else 2]
+        generate = tuple((j, *range(place + j + 1, place + self.width)) for j in range(self.width))
+        return (generate, (tuple(range(place, place + self.width)),))[: 1 if self.first == 0 else 2]
 
 
 def _batches(nodes: int) -> list[_Batch]:

@@ -45,7 +45,7 @@ async def _combine(party: Party, level: Planes, nodes: int, octets: int) -> tupl
         if width > 1 and count:
             group = level.at(place)
             planes = stack([group.at(slice(j, None, width)) for j in range(width)])
-            shares = polynomial_shares(party, planes, (count, octets), [[tuple(range(width))]])
+            shares = polynomial_shares(party, planes, (count, octets), ((tuple(range(width)),),))
             parts.append(None if shares is None else shares[0])
             made += count
     held = [part for part in parts if part is not None]
