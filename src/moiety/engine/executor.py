@@ -130,7 +130,7 @@ class Execution:
             return []
         self._check(entry, said)
         for frame in entry.sends:
-            parts = [np.ascontiguousarray(w.value) for w in said.send if w.receiver is frame.peer and w.value is not None]
+            parts = [np.asarray(w.value, order="C") for w in said.send if w.receiver is frame.peer and w.value is not None]
             self._transmit(frame, parts)
         if not entry.expects:
             return []
@@ -215,7 +215,7 @@ class Execution:
             receiver, said, value = self._stash.pop(address, (None, None, None))
             if receiver is not peer or said != spec or value is None:
                 raise PlanMismatch(f"wave {self.wave}: a dealt value is not the one that the table has")
-            parts.append(np.ascontiguousarray(value))
+            parts.append(np.asarray(value, order="C"))
         began = time.perf_counter()
         self._transmit(dealt.frame, parts)
         self.tally.waiting_s += time.perf_counter() - began
