@@ -46,9 +46,25 @@ def test_call(private: Private, model: "torch.nn.Module") -> None:
     cost = private.cost
     assert cost.seconds is not None
     assert cost.payload_bytes == sum(cost.sent_bytes.values())
+    assert private.report is not None
+    spent = {one.role: one.cpu_s for one in private.report.members}
+    assert all(0 < seconds < 10 for seconds in spent.values())
+    assert cost.cpu_s == {role: spent[role] for role in ("P0", "P1", "P2")}
     assert sum(module.payload_bytes for module in cost.modules) == cost.payload_bytes
-    for said in ("rounds", "semi-honest", "leakage", "expected truncation failures", "last run"):
+    for said in ("rounds", "semi-honest", "leakage", "expected truncation failures", "last run", "processor time"):
         assert said in str(cost)
+
+
+class Sum(torch.nn.Module):
+    def forward(self, x: "torch.Tensor") -> "torch.Tensor":
+        return x.sum()
+
+
+def test_an_answer_without_axes(federation: Federation) -> None:
+    x = torch.linspace(-1, 1, 8) + 0.25
+    answer = federation.deploy(Sum(), x)(x)
+    assert answer.shape == ()
+    assert abs(float(answer) - 2) < 0.002
 
 
 def test_a_new_shape_compiles_another_plan(private: Private, model: "torch.nn.Module", monkeypatch: pytest.MonkeyPatch) -> None:

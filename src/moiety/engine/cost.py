@@ -28,7 +28,7 @@ class ModuleCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Costs of one plan; ``seconds`` and ``peak_memory_bytes`` are those of the last run, None before it. ``print`` it."""
+    """Costs of one plan, and from ``seconds`` on those of the last run, None before it. ``print`` it."""
 
     rounds: int
     payload_bytes: int
@@ -40,6 +40,8 @@ class Cost:
     seconds: float | None = None
     waiting_s: float | None = None
     peak_memory_bytes: int | None = None
+    cpu_s: dict[str, float] | None = None
+    """Processor time of each compute party."""
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -50,6 +52,8 @@ class Cost:
         if self.seconds is not None and self.waiting_s is not None and self.peak_memory_bytes is not None:
             memory = _size(self.peak_memory_bytes) if self.peak_memory_bytes else "not told, since the parties serve others too"
             yield f"last run {self.seconds:.3f} s, of which the evaluators waited {self.waiting_s:.3f} s; largest party process {memory}"
+        if self.cpu_s is not None and any(self.cpu_s.values()):
+            yield "processor time of it: " + ", ".join(f"{role} {spent:.3f} s" for role, spent in self.cpu_s.items())
         yield "memory forecast: " + ", ".join(f"{role} {_size(peak)}" for role, peak in self.forecast_bytes.items())
         yield f"expected truncation failures a run: {self.expected_failures:.3g}"
         width = max((len(module.name) for module in self.modules), default=0)
@@ -75,7 +79,7 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
         tables.setdefault(lookup.module, []).append(lookup)
     modules = tuple(ModuleCost(name, len(rounds[name]), total, tuple(tables.get(name, ()))) for name, total in nbytes.items() if total)
     forecast = {role.name: peak for role, peak in peak_bytes(plan).items()}
-    times = _times(report) if report is not None else (None, None, None)
+    times = _times(report) if report is not None else (None, None, None, None)
     return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, *times)
 
 
@@ -104,9 +108,10 @@ def contributions(plan: Plan, found: Costs) -> list[Contribution]:
     return out
 
 
-def _times(report: RunReport) -> tuple[float, float, int]:
+def _times(report: RunReport) -> tuple[float, float, int, dict[str, float]]:
     waiting = max(report.of("P1").waiting_s, report.of("P2").waiting_s)
-    return report.seconds, waiting, max(report.of(role).peak_memory_bytes for role in ("P0", "P1", "P2"))
+    parties = [report.of(role) for role in ("P0", "P1", "P2")]
+    return report.seconds, waiting, max(one.peak_memory_bytes for one in parties), {one.role: one.cpu_s for one in parties}
 
 
 def _size(nbytes: int) -> str:

@@ -260,6 +260,11 @@ class Private:
         plan, report = self._last or (self.plans[0], None)
         return cost(plan, report)
 
+    @property
+    def report(self) -> RunReport | None:
+        """What the last run cost at every member."""
+        return self._last[1] if self._last is not None else None
+
     def fetch(self) -> None:
         """Ask the parties for the plans. Raises InputError when they hold none."""
         with self._federation.open() as session:

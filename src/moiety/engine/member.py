@@ -97,6 +97,8 @@ class Member:
     states: States = field(init=False)
     _wire: dict[str, tuple[int, int]] = field(default_factory=dict)
     """TCP bytes after the last command. The dealer may be ahead of a run's beginning here, so that is no time to count."""
+    _cpu_s: float = 0.0
+    """Processor time then."""
     _recorded: bool = False
     """Whether the present command has its entry in the audit log."""
 
@@ -107,7 +109,7 @@ class Member:
         """Until the owner says close. Raises what ended the session otherwise."""
         try:
             while True:
-                self._wire = wire_bytes(self.session)
+                self._wire, self._cpu_s = wire_bytes(self.session), time.process_time()
                 command = self._next_command()
                 if isinstance(command, Close):
                     return
@@ -288,8 +290,10 @@ class Member:
         run = made(bound, session.send, session.receive, draws, wait_s=wait_s, watcher=watcher, tally=tally)
         results = run.run(PartySources(bound, command.model, model, states, command.position))
         states.write(command.model, bound.plan, command.position or 0, results)
-        memory = (model.weight_bytes(bound.plan), states.nbytes, peak_memory_bytes() if house.served == {session.owner} else 0)
-        return make_report(house.name, bound, session, tally, self._wire, time.perf_counter() - began, *memory)
+        alone = house.served == {session.owner}
+        taken = (peak_memory_bytes(), time.process_time() - self._cpu_s) if alone else (0, 0.0)
+        memory = (model.weight_bytes(bound.plan), states.nbytes)
+        return make_report(house.name, bound, session, tally, self._wire, time.perf_counter() - began, *memory, *taken)
 
     def _subject(self, command: Run, bound: Bound, model: Model, states: States) -> bytes:
         sharing = model.sharing(bound.plan)
@@ -326,6 +330,7 @@ def make_report(
     weight_bytes: int,
     state_bytes: int,
     peak_bytes: int,
+    cpu_s: float,
 ) -> Report:
     """One member's report of the run that just ended."""
     after = wire_bytes(session)
@@ -341,6 +346,7 @@ def make_report(
         peak_memory_bytes=peak_bytes,
         weight_bytes=weight_bytes,
         state_bytes=state_bytes,
+        cpu_s=cpu_s,
         kernels=ring.features(),
         packages=packages(),
     )

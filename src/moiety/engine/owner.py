@@ -169,7 +169,7 @@ class OwnerSession:
 
         Raises InputError before anything is sent, else what ended the run.
         """
-        began, bound = time.perf_counter(), self._bind(plan)
+        began, cpu_s, bound = time.perf_counter(), time.process_time(), self._bind(plan)
         check_inputs(plan, inputs, position)
         self._runs += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
@@ -183,9 +183,9 @@ class OwnerSession:
             run = made(bound, self.session.send, self.session.receive, KeyedDraws(held), wait_s=self.deadlines.result_s, watcher=watcher)
             results = run.run(ClientSources(bound, inputs, position))
             reports = [self._hear(role, Done, "its report").report for role in PARTIES]
-            seconds = time.perf_counter() - began
+            seconds, taken = time.perf_counter() - began, (peak_memory_bytes(), time.process_time() - cpu_s)
             timelines = () if recorder is None else self._timelines(plan, recorder)
-        reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds, 0, 0, peak_memory_bytes()))
+        reports.append(make_report(self.session.owner, bound, self.session, run.tally, wire, seconds, 0, 0, *taken))
         flag = None if plan.flag < 0 else bool(results[plan.flag].any())
         return RunResult([results[output.node] for output in plan.outputs], flag, RunReport(tuple(reports), seconds), timelines)
 
