@@ -66,9 +66,11 @@ lint: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Beside SPU, CrypTen and plain PyTorch, each in an environment of its own (7 GB once); what was measured before is not repeated.
+# ARGS="--quick" or ARGS="gpt2 bert --peer spu" for less.
 bench: setup
 	$(BIN)/python bench/kernel_ratio.py
-	$(BIN)/python bench/inference.py
+	$(BIN)/moiety bench $(ARGS)
 
 docs: setup
 	@$(PIP) install -qq -e ".[docs]" --no-build-isolation

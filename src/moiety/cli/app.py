@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moiety.cli import app_audit, app_claims, app_models
+from moiety.cli import app_audit, app_bench, app_claims, app_models
 from moiety.cli.failures import EPILOG, reported
 from moiety.cli.options import CheckRanges, Context, Data, File, Folder, Inputs, Json, Lengths, Link, Model, Party, Public, Ranges, Reveal
 
@@ -260,4 +260,5 @@ def status(
 
 app_models.register(app)
 app_claims.register(app)
+app_bench.register(app)
 app.add_typer(app_audit.app, name="audit")

@@ -1,0 +1,128 @@
+"""moiety's side of a measurement: three parties as processes, mutual TLS, the default mode of ``Federation.deploy``.
+
+    python -m moiety.bench.ours JOB OUT
+
+The wall time is the data owner's, from its floats to its floats: encoding, sharing the inputs, the run, opening the answer.
+Compiling (ranges measured on public examples included) and sharing the weights are timed apart.
+"""
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+
+import moiety
+from moiety.bench import jobs
+from moiety.bench.sides import Measured
+from moiety.bench.workloads import DECODE, MODULE, PROMPT, TOKENS, WORKLOADS, Workload
+from moiety.compile import decoder, signature
+from moiety.compile.builder import Options
+from moiety.compile.model import compile_model
+from moiety.compile.plan import Plan
+from moiety.engine.federation import Federation, Private
+from moiety.models import calibration
+from moiety.mpc.rounds import Role
+
+NAME: Final = "measured"
+
+
+def main(folder: str, out: str) -> None:
+    """Measure one job."""
+    warnings.simplefilter("ignore")
+    job = jobs.read(Path(folder))
+    workload = WORKLOADS[job.workload]
+    with moiety.local(parties=3) as federation, torch.no_grad():
+        measured, output = (_module if workload.kind == MODULE else _decoder)(federation, workload, job.runs)
+    np.save(Path(out) / "output.npy", output)
+    sys.stdout.buffer.write(msgspec.json.encode(measured) + b"\n")
+
+
+def _module(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:
+    began = time.perf_counter()
+    options = Options(check_ranges=True, **workload.options)
+    compiled = compile_model(jobs.module(workload), jobs.inputs(workload, jobs.EXAMPLE), options=options)
+    compile_s = time.perf_counter() - began
+    private, share_s = _deployed(federation, [compiled.plan], compiled.weights)
+    asked = jobs.inputs(workload, jobs.ASKED)
+    walls, answers = _times(runs, lambda: private(*asked))
+    return _measured(private, walls, compile_s, share_s), np.asarray(answers[-1])
+
+
+def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:
+    """A prompt, or a fixed text token by token behind one: the times do not depend on which tokens."""
+    tokenizer, model = workload.make()
+    began = time.perf_counter()
+    examples = calibration.chats(tokenizer)
+    options = Options(check_ranges=True)
+    compiled = decoder.compile_decoder(model, prompt_lengths=[PROMPT], context=decoder.BUCKET, calibration=examples, options=options)
+    compile_s = time.perf_counter() - began
+    private, share_s = _deployed(federation, [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
+    tokens = jobs.tokens(workload, tokenizer)
+    first = tokens[:, :PROMPT]
+    prompt = compiled.prefill[PROMPT]
+    if workload.kind != DECODE:
+        walls, answers = _times(runs, lambda: _run(private, prompt, first))
+        return _measured(private, walls, compile_s, share_s), answers[-1]
+    _run(private, prompt, first)
+    step, places = compiled.steps[decoder.BUCKET], iter(range(PROMPT, PROMPT + TOKENS + 1))
+    walls, answers = _times(TOKENS + 1, lambda: _step(private, step, tokens, next(places)))
+    return _measured(private, walls, compile_s, share_s, steady=TOKENS), np.concatenate(answers)
+
+
+def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[str, torch.Tensor]) -> tuple[Private, float]:
+    """As ``Federation.deploy`` does it, timed apart from compiling."""
+    began = time.perf_counter()
+    federation.deploy_plans(NAME, plans, weights)
+    return federation.model(NAME), time.perf_counter() - began
+
+
+def _run(private: Private, plan: Plan, tokens: torch.Tensor, position: int | None = None) -> np.ndarray[Any, Any]:
+    result = private.run(plan, signature.encode_inputs(plan, (tokens.numpy(),), {}), position=position)
+    return np.asarray(signature.decode_outputs(plan, result.outputs, bool(result.flag))).reshape(1, -1)
+
+
+def _step(private: Private, plan: Plan, tokens: torch.Tensor, position: int) -> np.ndarray[Any, Any]:
+    return _run(private, plan, tokens[:, position : position + 1], position)
+
+
+def _times(runs: int, call: Callable[[], Any]) -> tuple[list[float], list[Any]]:
+    walls, answers = [], []
+    for _ in range(runs):
+        began = time.perf_counter()
+        answers.append(call())
+        walls.append(time.perf_counter() - began)
+    return walls, answers
+
+
+def _measured(private: Private, walls: Sequence[float], compile_s: float, share_s: float, steady: int = 1) -> Measured:
+    report = private.report
+    assert report is not None, "it has run"
+    parties = [report.of(role) for role in ("P0", "P1", "P2")]
+    return Measured(
+        walls=tuple(walls),
+        cpu_s=tuple(one.cpu_s for one in parties),
+        peak_bytes=tuple(one.peak_memory_bytes for one in parties),
+        sent_bytes=report.payload_bytes,
+        among_bytes=sum(
+            traffic.payload_bytes
+            for one in parties
+            for link, traffic in one.links.items()
+            if link.startswith(f"{one.role}->") and not link.endswith(Role.CLIENT.name)
+        ),
+        rounds=parties[1].rounds,
+        compile_s=compile_s,
+        share_s=share_s,
+        versions={"moiety": moiety.__version__, "torch": str(torch.__version__), "numpy": np.__version__, **parties[1].kernels},
+        wire_bytes=sum(sent for one in report.members for sent, _ in one.wire.values()),
+        steady=steady,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
