@@ -191,6 +191,8 @@ def test_plan_of_a_model(own: str) -> None:
     found = data("plan", f"{own}:good", "--rtt", "20ms", "--bandwidth", "100Mbit")
     [program] = found["programs"]
     assert program["prediction"]["latency_s"] == pytest.approx(program["rounds"] * 0.01)
+    assert program["prediction"]["seconds"] >= program["prediction"]["latency_s"] + 0.02
+    assert data("plan", f"{own}:good", "--link", "10ms,100Mbit")["net"]["rtt_s"] == found["net"]["rtt_s"] == 0.02
     assert program["payload_bytes"] == sum(program["sent_bytes"].values())
     assert program["modules"]["spoken_bytes"] + program["modules"]["dealt_bytes"] == program["payload_bytes"]
     assert [(one["function"], one["module"]) for one in program["lookups"]] == [("gelu", "1")]

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from tests.engine import plans
 from tests.engine.conftest import BRISK, as_client, as_owner
 
 import moiety
-from moiety.compile.plan import LINKS
+from moiety.compile.plan import LINKS, Plan
+from moiety.engine.effort import measure
 from moiety.engine.injection import shaping
 from moiety.engine.launch import LocalParties, start
+from moiety.engine.timing import predict
 from moiety.errors import ConfigError
 from moiety.mpc.rounds import Role
+from moiety.net import net
 
 LINK = "15ms,40Mbit"
 DELAY_S, BYTES_PER_S = 0.015, 5e6
@@ -34,10 +38,17 @@ def test_rounds_and_bytes_take_their_time(far: LocalParties) -> None:
         seconds = min(client.run("chain", chain, plans.words(np.ones(4))).report.seconds for _ in range(2))
         rounds = len(chain.waves)
         assert rounds * DELAY_S <= seconds <= (rounds + 4) * DELAY_S * 1.2
+        assert forecast(chain) == pytest.approx(seconds, rel=0.15)
         result = client.run("wide", wide, plans.words(np.ones(100_000)))
         np.testing.assert_allclose(plans.reals(result), 0.5, atol=2.0**-10)
         busiest = sum(max(row[i] for i, link in enumerate(LINKS) if link[0] is not Role.P0) for row in wide.waves) / BYTES_PER_S
         assert busiest <= result.report.seconds <= 1.25 * busiest + 8 * DELAY_S
+        assert forecast(wide) == pytest.approx(result.report.seconds, rel=0.15)
+
+
+def forecast(plan: Plan) -> float:
+    """As `moiety plan` makes it, for members that share this machine."""
+    return predict(plan, msgspec.structs.replace(net(LINK), shared=True), measure(plan)).seconds
 
 
 def test_who_sends_slowly_says_so(far: LocalParties) -> None:

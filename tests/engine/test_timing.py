@@ -1,17 +1,25 @@
-"""The time that is predicted for a run is made of the plan's own table, and the tree of modules of the plan's own bytes."""
+"""The time that is predicted for a run is played through from the plan's own table, and the tree of modules has the plan's own bytes."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 import torch
+from tests.engine import plans
 
 from moiety.compile import program
 from moiety.compile.model import compile_model
 from moiety.compile.plan import LINKS, Plan
-from moiety.engine.timing import NETS, Net, Rates, Work, net, predict, rates, work
+from moiety.engine import timing
+from moiety.engine.effort import Effort, measure
+from moiety.engine.timing import net, predict
 from moiety.engine.tree import Branch, tree
 from moiety.errors import ConfigError
 from moiety.mpc.rounds import Role
+from moiety.net import NETS, Net
 
-IDLE = Rates(0.0, 0.0, 0.0, 0.0, 0.0)
+NEAR = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -21,43 +29,82 @@ def plan() -> Plan:
     return compile_model(torch.nn.Sequential(first, torch.nn.Linear(16, 4)), (torch.randn(2, 8),), calibration=()).plan
 
 
-def test_waiting_and_transfer_follow_from_the_wave_table(plan: Plan) -> None:
-    slow = Net("slow", 2.0, 1e30)
+@pytest.fixture(scope="module")
+def efforts(plan: Plan) -> list[Effort]:
+    return measure(plan)
+
+
+def idle(plan: Plan) -> list[Effort]:
+    return [Effort()] * len(plan.nodes)
+
+
+def test_every_round_waits_one_delay(plan: Plan) -> None:
+    """The client's words arrive while the parties still agree, which takes three delays; what is opened takes one more."""
     rounds = program.costs(plan).rounds
-    assert predict(plan, slow, IDLE).seconds == rounds * 1.0
-    narrow = predict(plan, Net("narrow", 0.0, 1000.0), IDLE)
-    busiest = sum(max(nbytes for link, nbytes in zip(LINKS, row, strict=True) if link[0] is not Role.P0) for row in plan.waves)
-    dealt = max(sum(row[LINKS.index((Role.P0, evaluator))] for row in plan.waves) for evaluator in (Role.P1, Role.P2))
-    assert narrow.transfer_s == pytest.approx(busiest / 1000)
-    assert narrow.dealt_s == pytest.approx(dealt / 1000)
-    assert narrow.seconds == pytest.approx(max(busiest, dealt) / 1000)
+    found = predict(plan, Net("slow", 1.0, 1e30), idle(plan))
+    assert found.seconds == pytest.approx(3 + rounds - 1, rel=NEAR)
+    assert found.latency_s == rounds
 
 
-def test_work_counts_what_an_evaluator_multiplies(plan: Plan) -> None:
-    total = sum(work(plan), Work())
-    assert total.products == 2 * 2 * (8 * 16 + 16 * 4)
-    assert total.weight_words == 2 * (8 * 16 + 16 * 4)
-    busy = Rates(0.0, 0.0, 0.0, 1.0, 0.0)
-    assert predict(plan, Net("at once", 0.0, 1e30), busy).seconds == pytest.approx(total.products)
+def test_bytes_take_their_link_and_dealing_runs_ahead() -> None:
+    """Four words of 0.8 MB on each link at 1 MB/s: input, what is dealt, what is said, output. What is dealt comes with the input."""
+    plan = plans.chain(1, (100_000,))
+    found = predict(plan, Net("narrow", 0.0, 1e6), idle(plan))
+    assert found.seconds == pytest.approx(3 * 0.8, rel=NEAR)
+    assert (found.transfer_s, found.dealt_s) == (pytest.approx(3 * 0.8, rel=NEAR), 0.8)
 
 
-def test_rates_of_this_machine_are_positive() -> None:
-    found = rates()
-    assert all(rate >= 0 for rate in found)
-    assert found.node_s > 0
-    assert found.product_s > 0
+def test_a_full_dealing_link_holds_the_rounds_up() -> None:
+    """Were everything dealt 20 times as wide, the run would take as long as dealing."""
+    plan = plans.mlp(rows=64, hidden=64)
+    wider = [[n * (20 if link[0] is Role.P0 else 1) for n, link in zip(row, LINKS, strict=True)] for row in plan.waves]
+    plan = msgspec.structs.replace(plan, waves=tuple(map(tuple, wider)))
+    found = predict(plan, Net("narrow", 0.0, 1e6), idle(plan))
+    assert found.dealt_s > found.transfer_s
+    assert found.dealt_s <= found.seconds <= found.dealt_s + found.transfer_s
 
 
-def test_the_tree_holds_every_byte_once(plan: Plan) -> None:
-    whole = tree(plan, NETS["lan"], IDLE, depth=9)
+def test_computing_counts_where_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plans.chain(3)
+    rescales = [i for i, node in enumerate(plan.nodes) if node.op == "rescale"]
+    at_once = Net("at once", 0.0, 1e30)
+
+    def seconds(effort: Effort, net: Net = at_once) -> float:
+        return predict(plan, net, [effort if i in rescales else Effort() for i in range(len(plan.nodes))]).seconds
+
+    assert seconds(Effort((0.0, 0.0), (1.0, 2.0), (0.0, 0.0))) == pytest.approx(9, rel=NEAR)
+    assert seconds(Effort((4.0, 0.0), (1.0, 2.0), (0.0, 0.0))) == pytest.approx(12 + 3, rel=NEAR), "the last wait for what P0 deals"
+    monkeypatch.setattr(timing, "cores", lambda: 2)
+    together = Net("at once", 0.0, 1e30, shared=True)
+    assert seconds(Effort((1.0, 0.0), (5.0, 5.0), (0.0, 0.0)), together) == pytest.approx(30 + 1.5, rel=0.1), "half of what P0 takes"
+
+
+def test_efforts_have_a_piece_for_every_exchange(plan: Plan, efforts: Sequence[Effort]) -> None:
+    lives = Counter(step for wave in program.costs(plan).waves for step in wave.spoken)
+    for i, (node, effort) in enumerate(zip(plan.nodes, efforts, strict=True)):
+        pieces = 0 if node.op in ("weight", "constant") else 1 + lives[i]
+        assert [len(of) for of in effort] == [pieces] * 3, node.op
+        assert all(seconds > 0 for of in effort for seconds in of)
+
+
+def test_equal_nodes_are_measured_once() -> None:
+    plan = plans.chain(5)
+    found = [effort for node, effort in zip(plan.nodes, measure(plan), strict=True) if node.op == "rescale"]
+    assert len(found) == 5
+    assert all(effort is found[0] for effort in found)
+
+
+def test_the_tree_holds_every_byte_once(plan: Plan, efforts: Sequence[Effort]) -> None:
+    whole = tree(plan, NETS["lan"], efforts, depth=9)
     assert whole.spoken_bytes + whole.dealt_bytes == sum(sum(row) for row in plan.waves)
     assert whole.rounds == program.costs(plan).rounds
+    assert whole.products == 2 * 2 * (8 * 16 + 16 * 4)
     names = {part.name: part for part in whole.parts}
     assert {"0", "1"} <= names.keys()
     assert [part.name for part in names["0"].parts] == ["0", "1"]
     assert [lookup.function for lookup in names["0"].parts[1].lookups] == ["gelu"]
     assert leaves(whole) == (whole.spoken_bytes, whole.dealt_bytes)
-    assert [part.parts for part in tree(plan, NETS["lan"], IDLE, depth=1).parts] == [()] * len(whole.parts)
+    assert [part.parts for part in tree(plan, NETS["lan"], efforts, depth=1).parts] == [()] * len(whole.parts)
 
 
 def leaves(branch: Branch) -> tuple[int, int]:
@@ -66,10 +113,11 @@ def leaves(branch: Branch) -> tuple[int, int]:
     return sum(spoken for spoken, _ in own), sum(dealt for _, dealt in own)
 
 
-def test_networks_by_name_and_by_number() -> None:
-    assert net("wan") == Net("wan", 0.04, 12.5e6)
+def test_links_by_name_and_by_number() -> None:
+    assert net("wan") == NETS["wan"]
+    assert net("20ms,100Mbit") == Net("20ms,100Mbit", 0.02, 12.5e6)
     own = net("lan", "20ms", "100Mbit")
-    assert (own.rtt_s, own.bytes_per_s, own.name) == (0.02, 12.5e6, "20 ms, 100 Mbit/s")
+    assert (own.delay_s, own.bytes_per_s, own.name) == (0.01, 12.5e6, "20 ms, 100 Mbit/s")
     for given in (("moon",), ("lan", "20"), ("lan", None, "fast"), ("lan", None, "0Mbit")):
         with pytest.raises(ConfigError):
             net(*given)

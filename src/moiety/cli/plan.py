@@ -12,10 +12,11 @@ from moiety.cli.source import Asked
 
 if TYPE_CHECKING:
     from moiety.compile.plan import Plan
-    from moiety.engine.timing import Net, Prediction
+    from moiety.engine.timing import Prediction
     from moiety.engine.tree import Branch
+    from moiety.net import Net
 
-NEAR: Final = "an estimate, without congestion and TLS; on loopback it lay within a factor of two of measured runs"
+NEAR: Final = "an estimate for parties with machines like this one, as quiet as it was just now; without congestion"
 
 
 def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float, *, as_json: bool) -> None:
@@ -26,27 +27,36 @@ def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float
     options = Options(margin=source.margin, check_ranges=check_ranges, failure_budget=budget)
     programs = {title: as_data(make().compiled().plan, net, depth) for title, make in asked.drafts(source, options)}
     if as_json:
-        print_json({"model": source.name, "title": source.title, "net": net, "programs": _titled(programs)})
+        print_json({"model": source.name, "title": source.title, "net": _net(net), "programs": _titled(programs)})
         return
     console = paper()
     for title, found in programs.items():
         _print(console, f"{source.title}, {title}", found)
-    remark(f"predicted for {net.name}: round trip {1000 * net.rtt_s:g} ms, {net.bytes_per_s * 8e-6:g} Mbit/s each way; {NEAR}")
+    remark(f"predicted for {net.name}: {1000 * net.delay_s:g} ms one way, {net.bytes_per_s * 8e-6:g} Mbit/s each way; {NEAR}")
     if source.made_up and asked.ranges is None:
         remark(MADE_UP)
 
 
+def _net(net: "Net") -> dict[str, Any]:
+    return msgspec.structs.asdict(net) | {"rtt_s": 2 * net.delay_s}
+
+
 def _titled(programs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"title": title, **found} for title, found in programs.items()]
+    def plain(p: "Prediction") -> dict[str, Any]:
+        return msgspec.structs.asdict(p) | {"net": _net(p.net)}
+
+    return [{"title": title, **found, "prediction": plain(found["prediction"])} for title, found in programs.items()]
 
 
 def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
     """Everything that is known of a plan."""
     from moiety.engine.cost import PROMISE, cost
-    from moiety.engine.timing import Work, predict, rates, work
+    from moiety.engine.effort import measure
+    from moiety.engine.timing import predict
     from moiety.engine.tree import tree
 
-    costs = cost(found)
+    costs, efforts = cost(found), measure(found)
+    prediction = predict(found, net, efforts)
     return {
         "hash": found.hash,
         "rounds": costs.rounds,
@@ -58,11 +68,11 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "inputs": [{"name": one.name, "shape": one.shape, "form": one.form, "bound": one.bound} for one in found.inputs],
         "outputs": [{"name": one.name, "shape": one.shape, "bound": one.bound} for one in found.outputs],
         "checks_ranges": found.flag >= 0,
-        "prediction": predict(found, net, rates(), sum(work(found), Work())),
+        "prediction": prediction,
         "lookups": [
             dict(zip(("module", "function", "low", "high", "error"), msgspec.to_builtins(one), strict=True)) for one in found.lookups
         ],
-        "modules": tree(found, net, rates(), depth),
+        "modules": tree(found, net, efforts, depth),
         "promise": PROMISE,
         "leakage": found.leakage,
     }
@@ -79,8 +89,9 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
     p: Prediction = found["prediction"]
     console.print(f"[bold]{title}[/bold]  plan {found['hash'][:12]}")
     console.print(f"  {found['rounds']:,} rounds, {size(found['payload_bytes'])} payload; sent by {_each(found['sent_bytes'])}")
-    parts = f"waiting {p.latency_s:.2f}, transfer {p.transfer_s:.2f}, computing {p.compute_s:.2f}; dealing beside it {p.dealt_s:.2f}"
-    console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts})")
+    parts = f"delays {p.latency_s:.2f}, transfer {p.transfer_s:.2f}, computing {p.compute_s:.2f}"
+    beside = f"dealing beside it: transfer {p.dealt_s:.2f}, computing {p.helper_s:.2f}"
+    console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts}; {beside})")
     console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words")
     console.print(f"  expected truncation failures a run: {found['expected_failures']:.2g}; ranges {_checked(found)}")
     for line in found["leakage"]:

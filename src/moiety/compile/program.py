@@ -59,11 +59,12 @@ def steps(plan: Plan, party: Party, sources: Sources) -> list[Step]:
         if any(not 0 <= j < i for j in node.inputs):
             raise PlanError(f"node {i} ({node.op}) reads a node that does not come before it; the plan is damaged")
         label = f"{plan.modules[i]} ({node.op})" if i < len(plan.modules) and plan.modules[i] else f"node {i} ({node.op})"
-        out.append(Step(_start(plan, party, sources, i), node.inputs, label))
+        out.append(Step(start(plan, party, sources, i), node.inputs, label))
     return out
 
 
-def _start(plan: Plan, party: Party, sources: Sources, i: int) -> Callable[..., Any]:
+def start(plan: Plan, party: Party, sources: Sources, i: int) -> Callable[..., Any]:
+    """What begins node ``i`` when it gets the results of its inputs: a value comes, or a coroutine."""
     node = plan.nodes[i]
     match node.op:
         case "input":
@@ -110,10 +111,15 @@ async def _noted(protocol: Protocol_, i: int, note: Note) -> Any:
 
 def shapes(plan: Plan) -> list[tuple[int, ...]]:
     """The shape of what every node yields."""
-    out: list[tuple[int, ...]] = [()] * len(plan.nodes)
+    return [tuple(getattr(value, "shape", None) or ()) for value in values(plan)]
+
+
+def values(plan: Plan) -> list[Any]:
+    """What every node yields on shapes: shares without their words, weights without theirs, public words."""
+    out: list[Any] = [None] * len(plan.nodes)
 
     def note(i: int, result: Any) -> None:
-        out[i] = tuple(getattr(result, "shape", None) or ())
+        out[i] = result
 
     drive_on_shapes(lambda party: Schedule(party, noting(steps(plan, party, ShapeSources(plan)), note), keep=kept(plan)).run())
     return out

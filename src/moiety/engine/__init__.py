@@ -15,6 +15,7 @@ states      the caches of a session
 policy      what a party checks before it accepts a plan
 deploy      share a model's weights once
 cost        what a plan costs, for people
+effort      what the nodes of a plan compute, measured here
 timing      how long a run will take on a named network
 tree        costs by the modules of the user's model
 report      what a run cost at every member

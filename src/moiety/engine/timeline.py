@@ -7,7 +7,7 @@ but as far as the processor's do; beside that they show how busy the party's mac
 
 import time
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
 from moiety.compile import program
@@ -21,6 +21,9 @@ from moiety.mpc.rounds import Protocol_, Role, Round, Schedule, Step, Words
 MOST_SPANS: Final = 200_000
 SPAN_BYTES: Final = 200
 """What a span takes at a party until it is told."""
+
+
+Note = Callable[[float], None]
 
 
 class Recorder:
@@ -56,35 +59,18 @@ class TracedExecution(Execution):
         return Schedule(self.party, steps, keep=program.kept(plan))
 
     def _timed(self, i: int, step: Step) -> Step:
+        def note(began: float) -> None:
+            self._recorder.note(What.COMPUTE, i, self.wave, began)
+
         def start(*inputs: Any) -> Any:
             began = time.perf_counter()
             result = step.start(*inputs)
             if isinstance(result, Coroutine):
-                return self._whole(i, result)
-            self._recorder.note(What.COMPUTE, i, self.wave, began)
+                return noted(result, note)
+            note(began)
             return result
 
         return step._replace(start=start)
-
-    async def _whole(self, i: int, protocol: Protocol_) -> Any:
-        return await self._pieces(i, protocol)
-
-    @types.coroutine
-    def _pieces(self, i: int, protocol: Protocol_) -> Generator[Round, list[Words], Any]:
-        """The protocol itself; every piece between two exchanges is a span."""
-        mail: list[Words] | None = None
-        try:
-            while True:
-                began = time.perf_counter()
-                try:
-                    said = protocol.send(mail)
-                except StopIteration as stop:
-                    return stop.value
-                finally:
-                    self._recorder.note(What.COMPUTE, i, self.wave, began)
-                mail = yield said
-        finally:
-            protocol.close()
 
     def _read(self, frame: Frame, label: str) -> Words:
         began = time.perf_counter()
@@ -101,6 +87,28 @@ class TracedExecution(Execution):
         began = time.perf_counter()
         super()._hear_progress()
         self._recorder.note(What.WAIT, Role.P1, self.wave - 1, began)  # a word on what is over
+
+
+async def noted(protocol: Protocol_, note: Note) -> Any:
+    """The protocol itself; ``note`` is told, at the end of every piece between two exchanges, when it began (perf_counter)."""
+    return await _pieces(protocol, note)
+
+
+@types.coroutine
+def _pieces(protocol: Protocol_, note: Note) -> Generator[Round, list[Words], Any]:
+    mail: list[Words] | None = None
+    try:
+        while True:
+            began = time.perf_counter()
+            try:
+                said = protocol.send(mail)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                note(began)
+            mail = yield said
+    finally:
+        protocol.close()
 
 
 def checked(timeline: Timeline, plan: Plan, role: Role) -> Timeline:

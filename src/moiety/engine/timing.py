@@ -1,133 +1,58 @@
-"""How long a run will take on a named network: a simple model, whose parts can be read.
+"""How long a run will take on a named link: the plan's waves, played through.
 
 ```
-online  = rounds * rtt / 2 + bytes of every round on its fullest link / bandwidth + computation of an evaluator
-dealt   = bytes that P0 deals to one evaluator / bandwidth          (ahead of the rounds, at the same time)
-run     = max(online, dealt, computation of P0)
+P0      computes wave after wave, and deals ahead of the others as fast as it computes and its two links carry
+P1, P2  start when the order to run has come and they agree (three delays after the client's word)
+wave    an evaluator computes; what takes a dealt value waits for it first; then it speaks, and goes on when all words to it are there
+link    leaves = max(spoken, when what was before has left) + bytes / bandwidth;  arrives = leaves + delay
+end     one delay after the last wave, with the client
 ```
 
-P1 and P2 speak at once, so a round costs one way, not two. The computation is estimated from what the plan does and from rates that
-are measured on this machine, as if each party had one like it; on loopback the three share it. Left out: TLS's own cost beyond the
-bandwidth, congestion, and the time to open a session.
+Bytes are those of the wave table, as TLS carries them. Seconds of computing are measured here (``engine/effort.py``), as if every party
+had a machine like this; where all share one, they slow each other down. Two constants stand for what is measured nowhere else: a wave's
+framing, checks and switch of threads, and a byte's way through TLS and the kernel. Left out: congestion, and opening a session.
 """
 
-import functools
-import math
 import os
-import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 
-from moiety import ring
 from moiety.compile import program
-from moiety.compile.plan import LINKS, Constant, Input, Node, Output, Plan
-from moiety.errors import ConfigError
-from moiety.mpc import lockstep
-from moiety.mpc.rounds import Role, Words
+from moiety.compile.plan import LINKS, Plan
+from moiety.engine.effort import Effort
+from moiety.mpc.cost import Costs
+from moiety.mpc.rounds import Role
+from moiety.net import Net
+from moiety.net import net as by_name
+from moiety.net.shape import on_wire
+
+EVALUATORS: Final = (Role.P1, Role.P2)
+WAVE_S: Final = 200e-6
+"""Of a wave at an evaluator, and of a frame at the dealer: Python around the protocol. Measured roughly, on an x86 server."""
+BYTE_S: Final = 0.8e-9
+"""Of a byte at its sender, and again at its receiver: TLS, and copies in and out of the kernel."""
+BEGIN_DELAYS: Final = 3
+"""Until the evaluators begin: the owner's order, P0's word, the other evaluator's word."""
 
 
-class Net(msgspec.Struct, frozen=True):
-    """A network between every two members: round trip in seconds, bandwidth of each direction in bytes a second."""
-
-    name: str
-    rtt_s: float
-    bytes_per_s: float
-    shared: bool = False
-    """All parties are on one machine."""
-
-
-NETS: Final = {
-    net.name: net
-    for net in (
-        Net("loopback", 0.0002, 2e9, shared=True),
-        Net("lan", 0.001, 125e6),
-        Net("wan", 0.040, 12.5e6),
-    )
-}
-"""Between processes here; 1 ms and 1 Gbit/s; 40 ms and 100 Mbit/s."""
-_RTT = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
-_BANDWIDTH = re.compile(r"(\d+(?:\.\d+)?)\s*(k|M|G)bit(?:/s)?")
-_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_BITS: Final = {"k": 1e3, "M": 1e6, "G": 1e9}
-
-
-def net(name: str = "lan", rtt: str | None = None, bandwidth: str | None = None) -> Net:
-    """A network by name, with its round trip (``20ms``) or bandwidth (``100Mbit``) replaced. Raises ConfigError."""
-    if name not in NETS:
-        raise ConfigError(f"{name!r} is no known network; take {', '.join(NETS)}, or give --rtt 20ms --bandwidth 100Mbit")
-    found = NETS[name]
+def net(link: str = "lan", rtt: str | None = None, bandwidth: str | None = None) -> Net:
+    """A link by name or numbers, with its round trip (``20ms``) or bandwidth (``100Mbit``) replaced. Raises ConfigError."""
+    found = by_name(link)
     if rtt is None and bandwidth is None:
         return found
-    seconds = found.rtt_s if rtt is None else _number(_RTT, rtt, _SECONDS, "a round trip like 20ms")
-    rate = found.bytes_per_s if bandwidth is None else _number(_BANDWIDTH, bandwidth, _BITS, "a bandwidth like 100Mbit") / 8
-    if rate <= 0:
-        raise ConfigError("a bandwidth must be above zero")
-    return Net(f"{1000 * seconds:g} ms, {rate * 8 / 1e6:g} Mbit/s", seconds, rate, found.shared)
-
-
-def _number(form: re.Pattern[str], text: str, units: Mapping[str, float], what: str) -> float:
-    match = form.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"{text!r} is not {what}")
-    return float(match[1]) * units[match[2]]
-
-
-class Work(msgspec.Struct, frozen=True):
-    """What an evaluator computes: nodes, words that it says or hears, cells of tables, multiply-adds, and words of weights read."""
-
-    nodes: int = 0
-    words: int = 0
-    cells: int = 0
-    products: int = 0
-    weight_words: int = 0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
-
-
-def work(plan: Plan) -> list[Work]:
-    """The work of every node, as far as it counts."""
-    shapes = program.shapes(plan)
-    return [_work(plan, shapes, i) for i in range(len(plan.nodes))]
-
-
-def _work(plan: Plan, shapes: list[tuple[int, ...]], i: int) -> Work:
-    node, size = plan.nodes[i], math.prod(shapes[i])
-    match node.op:
-        case "weight" | "constant" | "state" | "input" | "reveal":
-            return Work()
-        case "linear":
-            inner, outer = shapes[node.inputs[1]]
-            return Work(1, size, 0, 2 * size * inner, 2 * inner * outer)
-        case "matmul":
-            return Work(1, size, 0, 2 * size * shapes[node.inputs[0]][-1])
-        case "table":
-            cells = sum(1 << int(bits) for bits in node.params["windows"][3::4])
-            return Work(1, 2 * size, size * cells)
-    return Work(1, size)
-
-
-class Rates(NamedTuple):
-    """Seconds for one of each on this machine, on one thread of one party."""
-
-    node_s: float
-    word_s: float
-    cell_s: float
-    product_s: float
-    weight_word_s: float
-
-    def seconds(self, done: Work) -> float:
-        """Of one evaluator. A product with few rows is as slow as its weights are read."""
-        reading = max(self.product_s * done.products, self.weight_word_s * done.weight_words)
-        return self.node_s * done.nodes + self.word_s * done.words + self.cell_s * done.cells + reading
+    delay_s = found.delay_s if rtt is None else by_name(f"{rtt.strip()},1Gbit").delay_s / 2
+    rate = found.bytes_per_s if bandwidth is None else by_name(f"1ms,{bandwidth.strip()}").bytes_per_s
+    return Net(f"{2000 * delay_s:g} ms, {rate * 8e-6:g} Mbit/s", delay_s, rate, found.shared)
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """Seconds of one run on ``net``, and the parts that they are made of."""
+    """Seconds of one run on ``net``, and the parts of an evaluator's time by themselves, some of which pass at once.
+
+    ``latency_s``: delays of its rounds. ``transfer_s``: bytes of every round on the fullest link. ``dealt_s``: bytes that P0 deals to one
+    evaluator. ``compute_s``: what it computes. ``helper_s``: what P0 does.
+    """
 
     net: Net
     seconds: float
@@ -135,90 +60,93 @@ class Prediction(msgspec.Struct, frozen=True):
     transfer_s: float
     dealt_s: float
     compute_s: float
+    helper_s: float
 
 
-def predict(plan: Plan, net: Net, rates: Rates, done: Work | None = None) -> Prediction:
-    """The model of this file. ``done``: the plan's work, if it is known already."""
-    total = done if done is not None else sum(work(plan), Work())
+class _Segments(NamedTuple):
+    """Seconds that each role computes before every wave, and after the last. ``taking``: of nodes to which P0 deals in the wave."""
+
+    helper: list[float]
+    evaluator: list[float]
+    client: list[float]
+    taking: list[float]
+
+
+def predict(plan: Plan, net: Net, efforts: Sequence[Effort]) -> Prediction:
+    """The model of this file. ``efforts`` are those of the plan's nodes."""
     online = [i for i, link in enumerate(LINKS) if link[0] is not Role.P0]
     spoken = [max(row[i] for i in online) for row in plan.waves]
-    latency = sum(1 for most in spoken if most) * net.rtt_s / 2
-    transfer = sum(spoken) / net.bytes_per_s
-    dealt = max(sum(row[LINKS.index((Role.P0, role))] for row in plan.waves) for role in (Role.P1, Role.P2)) / net.bytes_per_s
-    alone = rates.seconds(total)
-    compute = alone * max(1.0, 3 / cores()) if net.shared else alone
-    return Prediction(net, max(latency + transfer + compute, dealt), latency, transfer, dealt, compute)
+    dealt = max(sum(row[LINKS.index((Role.P0, role))] for row in plan.waves) for role in EVALUATORS)
+    segments = _segments(program.costs(plan), plan, efforts)
+    return Prediction(
+        net,
+        _play(plan, net, segments),
+        sum(1 for most in spoken if most) * net.delay_s,
+        sum(spoken) / net.bytes_per_s,
+        dealt / net.bytes_per_s,
+        sum(segments.evaluator) + sum(segments.taking),
+        sum(segments.helper),
+    )
+
+
+def _segments(found: Costs, plan: Plan, efforts: Sequence[Effort]) -> _Segments:
+    """Each piece of a node where the schedule runs it: a node begins when its inputs are there, and lives a wave for each exchange."""
+    out = _Segments(*([0.0] * (len(found.waves) + 1) for _ in range(4)))
+    first: dict[int, int] = {}
+    taken: set[tuple[int, int]] = set()
+    for number, wave in enumerate(found.waves):
+        taken |= {(address.path[0], number) for address in wave.dealt}
+        for step in wave.spoken:
+            first.setdefault(step, number)
+    ends: list[int] = []
+    for i, (node, effort) in enumerate(zip(plan.nodes, efforts, strict=True)):
+        begin = first.get(i, max((ends[j] for j in node.inputs), default=0))
+        for number, (helper, evaluator, client) in enumerate(zip(*effort, strict=True), begin):
+            out.helper[number] += helper
+            (out.taking if (i, number) in taken else out.evaluator)[number] += evaluator
+            out.client[number] += client
+        ends.append(begin + max(0, len(effort.helper_s) - 1))
+    return out
+
+
+def _play(plan: Plan, net: Net, segments: _Segments) -> float:
+    """The run, wave by wave; returns when the client has everything."""
+    at = {Role.P0: net.delay_s, Role.P1: BEGIN_DELAYS * net.delay_s, Role.P2: BEGIN_DELAYS * net.delay_s, Role.CLIENT: 0.0}
+    free = dict.fromkeys(LINKS, 0.0)
+    crowd = 3 / cores() if net.shared else 1.0
+
+    def sent(link: tuple[Role, Role], nbytes: int) -> float:
+        """When it is there."""
+        sender, _ = link
+        at[sender] += BYTE_S * nbytes
+        free[link] = max(free[link], at[sender]) + on_wire(nbytes) / net.bytes_per_s
+        return free[link] + net.delay_s + BYTE_S * nbytes
+
+    helped = _helper_ends(segments, net, crowd)
+    for number, row in enumerate(plan.waves):
+        dealt = dict.fromkeys(EVALUATORS, 0.0)
+        links = {link: nbytes for link, nbytes in zip(LINKS, row, strict=True) if nbytes}
+        at[Role.P0] += segments.helper[number] * max(1.0, crowd)
+        for link, nbytes in links.items():
+            if link[0] is Role.P0:
+                at[Role.P0] += WAVE_S
+                dealt[link[1]] = sent(link, nbytes)
+        for role in EVALUATORS:
+            slow = max(1.0, crowd if at[role] < helped else crowd * 2 / 3)
+            at[role] = max(at[role] + segments.evaluator[number] * slow, dealt[role]) + segments.taking[number] * slow + WAVE_S
+        at[Role.CLIENT] += segments.client[number]
+        arrivals = [(link[1], sent(link, nbytes)) for link, nbytes in links.items() if link[0] is not Role.P0]
+        for role, arrival in arrivals:
+            at[role] = max(at[role], arrival)
+    last = max(at[role] + segments.evaluator[-1] for role in EVALUATORS)
+    return max(last + net.delay_s, at[Role.CLIENT] + segments.client[-1])
+
+
+def _helper_ends(segments: _Segments, net: Net, crowd: float) -> float:
+    """When P0 has computed everything, about: until then it takes its part of a processor that is shared."""
+    return net.delay_s + max(1.0, crowd) * sum(segments.helper)
 
 
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def rates() -> Rates:
-    """Measured here, in about a second: small plans by all roles in one process, and two products."""
-    short, long = (_lockstep_s(_rescales(8, n)) / 3 / 8 for n in (4, 1 << 15))
-    word = max(long - short, 0.0) / (1 << 15)
-    table = _lockstep_s(_look_up(1 << 12)) / 3
-    cell = max(table - short - 2 * word * (1 << 12), 0.0) / ((1 << 12) * 256)
-    return Rates(short, word, cell, *_products())
-
-
-def _products() -> tuple[float, float]:
-    generator = np.random.default_rng(0)
-
-    def words(*shape: int) -> Words:
-        return generator.integers(0, 1 << 63, shape, np.uint64)
-
-    packed, many, one = ring.pack(words(1024, 1024)), words(64, 1024), words(1, 1024)
-    product = _best(lambda: ring.multiply(many, packed)) / (64 * 1024 * 1024)
-    return product, _best(lambda: ring.multiply(one, packed)) / (1024 * 1024)
-
-
-def _best(call: Callable[[], object], times: int = 5) -> float:
-    def once() -> float:
-        began = time.perf_counter()
-        call()
-        return time.perf_counter() - began
-
-    return min(once() for _ in range(times))
-
-
-FRACTION: Final = 14
-
-
-def _plan(nodes: list[Node], size: int, constants: tuple[Constant, ...] = ()) -> Plan:
-    nodes.append(Node("reveal", (len(nodes) - 1,)))
-    given, out = Input("x", (size,), "fixed", FRACTION, 8.0), Output("y", len(nodes) - 1, (size,), FRACTION, 8.0)
-    return Plan(nodes=tuple(nodes), constants=constants, inputs=(given,), outputs=(out,))
-
-
-def _rescales(count: int, size: int) -> Plan:
-    nodes = [Node("input", (), {"index": 0})]
-    for _ in range(count):
-        nodes.append(Node("as_fraction", (len(nodes) - 1,), {"fraction": FRACTION + 1}))
-        nodes.append(Node("rescale", (len(nodes) - 1,), {"fraction": FRACTION}))
-    return _plan(nodes, size)
-
-
-def _look_up(size: int) -> Plan:
-    coefficients = Constant.of(np.ones((3, 256), np.uint64))
-    nodes = [Node("input", (), {"index": 0}), Node("constant", (), {"index": 0})]
-    nodes.append(Node("table", (0, 1), {"windows": (-(1 << 15), 0, 8, 8), "fraction": FRACTION}))
-    return _plan(nodes, size, (coefficients,))
-
-
-class _Inputs(program.ShapeSources):
-    def __init__(self, plan: Plan, words: Words) -> None:
-        super().__init__(plan)
-        self._words = words
-
-    def input(self, index: int) -> Words | None:
-        return self._words
-
-
-def _lockstep_s(plan: Plan) -> float:
-    """All roles in one process, in turn."""
-    sources = _Inputs(plan, np.zeros(plan.inputs[0].shape, np.uint64))
-    return _best(lambda: lockstep.run(lambda party: program.schedule(plan, party, sources).run()), 3)

@@ -1,13 +1,17 @@
 """What a plan costs by the modules of the user's model, as their tree."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from moiety.compile import program
 from moiety.compile.plan import Lookup, Plan
 from moiety.engine.cost import Contribution, contributions
-from moiety.engine.timing import Net, Rates, Work, work
+from moiety.engine.effort import Effort
+from moiety.engine.timing import WAVE_S
+from moiety.net import Net
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,32 +29,49 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple["Branch", ...] = ()
 
 
-def tree(plan: Plan, net: Net, rates: Rates, depth: int = 3) -> Branch:
+def tree(plan: Plan, net: Net, efforts: Sequence[Effort], depth: int = 3) -> Branch:
     """The whole plan as a branch, with ``depth`` levels of parts; what lies deeper counts for the last level."""
-    nodes = [(one.module.split("."), one, done) for one, done in zip(contributions(plan, program.costs(plan)), work(plan), strict=True)]
+    steps = zip(contributions(plan, program.costs(plan)), products(plan), efforts, strict=True)
+    nodes = [_Node(one.module.split("."), one, count, sum(effort.evaluator_s)) for one, count, effort in steps]
     lookups = [(lookup.module.split("."), lookup) for lookup in plan.lookups]
-    return _branch("", nodes, lookups, net, rates, depth)
+    return _branch("", nodes, lookups, net, depth)
 
 
-_Node = tuple[list[str], Contribution, Work]
+def products(plan: Plan) -> list[int]:
+    """Multiply-adds of an evaluator in every node's matrix products."""
+    shapes = program.shapes(plan)
+    out = []
+    for i, node in enumerate(plan.nodes):
+        inner = shapes[node.inputs[1]][0] if node.op == "linear" else shapes[node.inputs[0]][-1] if node.op == "matmul" else 0
+        out.append(2 * math.prod(shapes[i]) * inner)
+    return out
 
 
-def _branch(name: str, nodes: list[_Node], lookups: list[tuple[list[str], Lookup]], net: Net, rates: Rates, depth: int) -> Branch:
-    waves = set[int]().union(*(one.waves for _, one, _ in nodes))
-    spoken, dealt = sum(one.spoken_bytes for _, one, _ in nodes), sum(one.dealt_bytes for _, one, _ in nodes)
-    done = sum((done for _, _, done in nodes), Work())
-    seconds = len(waves) * net.rtt_s / 2 + spoken / 2 / net.bytes_per_s + rates.seconds(done)  # both directions at once
+class _Node(NamedTuple):
+    """``path``: the module's name, in parts."""
+
+    path: list[str]
+    cost: Contribution
+    products: int
+    compute_s: float
+
+
+def _branch(name: str, nodes: list[_Node], lookups: list[tuple[list[str], Lookup]], net: Net, depth: int) -> Branch:
+    waves = set[int]().union(*(node.cost.waves for node in nodes))
+    spoken, dealt = sum(node.cost.spoken_bytes for node in nodes), sum(node.cost.dealt_bytes for node in nodes)
+    compute = sum(node.compute_s for node in nodes)
+    seconds = len(waves) * (net.delay_s + WAVE_S) + spoken / 2 / net.bytes_per_s + compute  # both directions at once
     parts: list[Branch] = []
-    for head in _heads(path for path, _, _ in nodes) if depth else ():
-        inner = [(path[1:], one, work) for path, one, work in nodes if path[:1] == [head]]
+    for head in _heads(node.path for node in nodes) if depth else ():
+        inner = [node._replace(path=node.path[1:]) for node in nodes if node.path[:1] == [head]]
         tables = [(path[1:], lookup) for path, lookup in lookups if path[:1] == [head]]
-        parts.append(_branch(head, inner, tables, net, rates, depth - 1))
+        parts.append(_branch(head, inner, tables, net, depth - 1))
     return Branch(
         name=name,
         rounds=len(waves),
         spoken_bytes=spoken,
         dealt_bytes=dealt,
-        products=done.products,
+        products=sum(node.products for node in nodes),
         alone_s=seconds,
         lookups=tuple(lookup for path, lookup in lookups if not (path and depth)),
         parts=tuple(part for part in parts if part.rounds or part.dealt_bytes),

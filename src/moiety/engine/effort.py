@@ -1,0 +1,123 @@
+"""What a plan computes, in seconds of this machine: each kind of node is run here once, by all roles in turn, on zeros.
+
+No time depends on a value, so operation, parameters and shapes decide it: nodes that agree in them are measured once. Twelve equal layers
+cost one. Network, framing and the scheduler are left out, and weights are zeros too: they need not be there.
+"""
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from moiety import ring
+from moiety.compile import program
+from moiety.compile.plan import Plan
+from moiety.engine.timeline import noted
+from moiety.mpc import lockstep
+from moiety.mpc.party import Party
+from moiety.mpc.rep3 import Weight
+from moiety.mpc.rounds import Protocol_, Role, Scope, Words
+from moiety.mpc.share import Share, dtype_of
+
+SOURCES: Final = frozenset({"weight", "constant", "state"})
+ENOUGH_S: Final = 0.02
+TIMES: Final = 3
+"""A node is run again while it took less than ``ENOUGH_S``, so often at most; the least time of each piece counts."""
+
+
+class Effort(NamedTuple):
+    """Seconds that one node computes, piece by piece: before its first wave, between its waves, after its last.
+
+    At P0, at an evaluator (the mean of both), and at the client.
+    """
+
+    helper_s: tuple[float, ...] = ()
+    evaluator_s: tuple[float, ...] = ()
+    client_s: tuple[float, ...] = ()
+
+
+def measure(plan: Plan) -> list[Effort]:
+    """The effort of every node, measured here. It takes about as long as the distinct nodes of a run, some three times over."""
+    values = program.values(plan)
+    known: dict[Any, Effort] = {}
+    out = []
+    for i, node in enumerate(plan.nodes):
+        kind = (node.op, repr(node.params) if node.op != "input" else values[i].shape, *(_kind(values[j]) for j in node.inputs))
+        if kind not in known:
+            known[kind] = Effort() if node.op in SOURCES else _measured(plan, i, values)
+        out.append(known[kind])
+    return out
+
+
+def _kind(value: Any) -> tuple[Any, ...]:
+    return (type(value).__name__, tuple(value.shape), getattr(value, "fraction", 0), getattr(value, "bits", 0))
+
+
+def _measured(plan: Plan, i: int, values: Sequence[Any]) -> Effort:
+    given = {role: [_zeros(values[j], role) for j in plan.nodes[i].inputs] for role in (Role.P0, Role.P1, Role.CLIENT)}
+    given[Role.P2] = given[Role.P1]  # equal zeros
+    runs: list[dict[Role, list[float]]] = []
+    while not runs or (len(runs) < TIMES and sum(map(sum, runs[-1].values())) < ENOUGH_S):
+        runs.append(_once(plan, i, given))
+    zero, one, two, client = ([min(pieces) for pieces in zip(*(run[role] for run in runs), strict=True)] for role in Role)
+    return Effort(tuple(zero), tuple((a + b) / 2 for a, b in zip(one, two, strict=True)), tuple(client))
+
+
+def _once(plan: Plan, i: int, given: dict[Role, list[Any]]) -> dict[Role, list[float]]:
+    pieces: dict[Role, list[float]] = {role: [] for role in Role}
+
+    def protocol(role: Role) -> Callable[[Party], Protocol_]:
+        def start(party: Party) -> Protocol_:
+            party.scope = Scope((i,))
+            return _timed(program.start(plan, party, _Zeros(plan), i), given[role], pieces[role])
+
+        return start
+
+    with np.errstate(over="ignore"):
+        lockstep.run({role: protocol(role) for role in Role})
+    return pieces
+
+
+async def _timed(start: Callable[..., Any], inputs: list[Any], out: list[float]) -> Any:
+    def note(began: float) -> None:
+        out.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    result = start(*inputs)
+    if isinstance(result, Coroutine):
+        return await noted(result, note)
+    note(began)
+    return result
+
+
+class _Zeros(program.ShapeSources):
+    """The client's inputs are zeros too; every role is asked, the client's alone count."""
+
+    def input(self, index: int) -> Words | None:
+        spec = self._plan.inputs[index]
+        return np.zeros((*spec.shape, spec.classes) if spec.form == "one_hot" else spec.shape, np.uint64)
+
+
+def _zeros(value: Any, role: Role) -> Any:
+    """The value as a role holds it, when it and all masks are zero."""
+    if isinstance(value, Weight):
+        held = [ring.pack(_zero(value.shape, 64)) if here else None for here in _parts(role, (role in (Role.P1, Role.P2)))]
+        return Weight(value.shape, value.fraction, *held)
+    if not isinstance(value, Share):
+        return value
+    masked = _zero(value.shape, value.bits) if role in (Role.P1, Role.P2) else None
+    mask = _zero(value.shape, value.bits) if role is not Role.CLIENT else None
+    return Share(value.shape, value.fraction, value.bits, masked, mask)
+
+
+def _parts(role: Role, evaluates: bool) -> tuple[bool, bool, bool]:
+    """Which of masked, additive and mask a role keeps of a weight."""
+    return evaluates, evaluates, role is Role.P0
+
+
+def _zero(shape: tuple[int, ...], bits: int) -> Words:
+    """Zeros that were written, so that each page is memory of its own."""
+    out: Words = np.empty(shape, dtype_of(bits))
+    out.fill(0)
+    return out
