@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ import moiety
 from moiety.cli.app import app
 from moiety.cli.source import resolve
 from moiety.engine.launch import CLIENT, PARTIES, LocalParties, start
+from moiety.engine.owner import open_session
+from moiety.engine.session import Deadlines
+from moiety.errors import ChannelError, NotDeployed
 from moiety.net import create_identity
 
 
@@ -76,6 +80,9 @@ def test_what_is_broken_has_a_verdict_and_a_remedy(parties: LocalParties) -> Non
         found = data("doctor", *of(parties, PARTIES[1]), status=1)
         seen = data("doctor", *of(parties), status=1)
         missed = run("status", *of(parties), "--wait", "0.5")
+        with pytest.raises(ChannelError, match=PARTIES[1]):
+            open_session(parties.directory, parties.identity(CLIENT), deadlines=Deadlines(absent_s=0.2))
+        told = data("status", *of(parties), "--wait", "0.5", status=1)["parties"][0]["standing"]["last_error"]["text"]
     finally:
         parties.restart(PARTIES[1])
     assert checks(found)["this party"][0] == "bad"
@@ -85,6 +92,7 @@ def test_what_is_broken_has_a_verdict_and_a_remedy(parties: LocalParties) -> Non
     assert checks(seen)[f"{PARTIES[2]} (P2)"][0] == "ok"
     assert missed.exit_code == 1
     assert "not reached" in missed.stdout
+    assert re.match(rf"{PARTIES[1]} at .*; so {CLIENT} could not open the session", told)
 
 
 def test_identities_are_judged(parties: LocalParties, tmp_path: Path) -> None:
@@ -178,3 +186,27 @@ def test_new_weights_under_an_old_name_are_refused_or_replace_it(
     with moiety.connect(parties.federation, party=CLIENT) as federation:
         answer = np.asarray(federation.model("kept")(x))
     assert np.abs(answer - resolve("own.py:two").model(torch.from_numpy(x)).detach().numpy()).max() < 2e-3
+    parties.restart(PARTIES[2])
+    assert re.search(rf"kept .*; missing at {PARTIES[2]}: deploy it again", run("status", *of(parties)).stdout)
+    with moiety.connect(parties.federation, party=CLIENT) as federation, pytest.raises(NotDeployed, match=f"{PARTIES[2]} holds no plan"):
+        federation.model("kept")
+    assert data("deploy", "own.py:two", *to)["shared"] == 2
+
+
+def test_a_key_that_is_not_here(parties: LocalParties, tmp_path: Path) -> None:
+    """Somebody else's folder holds a certificate alone, and may be open to all: neither is to be mended."""
+    copy = tmp_path / "f"
+    shutil.copytree(parties.folder, copy, ignore=shutil.ignore_patterns("*.log", "identity.key"))
+    (copy / PARTIES[1]).chmod(0o755)
+    file = copy / "federation.toml"
+    for arguments, text in (
+        (("status", "--party", CLIENT), f"the key of {CLIENT} is not here: there is no {copy / CLIENT / 'identity.key'}"),
+        (("status",), "the key of no owner in"),
+        (
+            ("party", "--name", PARTIES[1]),
+            f"identity.key does not exist, only the certificate of {PARTIES[1]}: this may not be its machine",
+        ),
+    ):
+        failed = run(*arguments, "--federation", str(file))
+        assert (failed.exit_code, text in failed.stderr) == (2, True), failed.output
+        assert not {"chmod", '"..."', "create_identity"} & set(failed.stderr.replace(";", " ").split())

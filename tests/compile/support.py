@@ -27,7 +27,7 @@ def answer(plan: Plan, transcript: Transcript) -> Any:
     """What the client makes of what it received."""
     got = transcript.results[Role.CLIENT]
     flag = plan.flag >= 0 and bool(got[plan.flag].any())
-    return signature.decode_outputs(plan, [got[o.node] for o in plan.outputs], flag)
+    return signature.decode_outputs(plan, [got[o.node] for o in plan.outputs], flag, tensors=True)
 
 
 def waves_of(transcript: Transcript) -> list[Counter[tuple[Role, Role]]]:

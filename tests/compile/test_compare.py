@@ -96,7 +96,7 @@ def test_without_masks_the_roles_hold_the_integers_themselves() -> None:
     assert len(masks) > 30
     assert not any(mask.any() for mask in masks)
     outputs = [[run.results[Role.CLIENT][output.node] for output in compiled.plan.outputs] for run in runs]
-    fixed, private = (signature.decode_outputs(compiled.plan, words) for words in outputs)
+    fixed, private = (signature.decode_outputs(compiled.plan, words, tensors=True) for words in outputs)
     assert 0 < (fixed - private).abs().max() < 2e-3
 
 

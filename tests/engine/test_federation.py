@@ -167,12 +167,55 @@ def test_another_model_is_not_added_to_the_first(private: Private, federation: F
     assert set(seals[0].values()).isdisjoint(seals[1].values())
 
 
+def test_what_the_model_does_not_take(private: Private, federation: Federation, capfd: pytest.CaptureFixture[str]) -> None:
+    """Shapes given and shapes deployed, to its deployer as to others, and nothing of PyTorch's internals."""
+    before = list(private.plans)
+    with pytest.raises(InputError, match=r"no plan of 'mlp' takes input \(16,\); deployed are: input \(4, 16\).* as many axes"):
+        private(torch.zeros(16))
+    with pytest.raises(InputError, match=r"takes input \(4, 15\); .*The model itself does not take them: "):
+        private(torch.zeros(4, 15))
+    client = federation.model("mlp")
+    for args, kwargs, text in (
+        ((torch.zeros(64, 3),), {}, r"takes input \(64, 3\); deployed are: input \(4, 16\)"),
+        (("a word",), {}, r"takes input \(str\); deployed"),
+        ((None,), {}, "takes input None; deployed"),
+        (([[1.0], [1.0, 2.0]],), {}, r"takes input \(list\); deployed"),
+        ((), {}, "takes these inputs: missing input input; the model takes input; deployed"),
+        ((torch.zeros(4, 16), 1), {}, "2 positional inputs given"),
+        ((torch.zeros(4, 16),), {"mask": 1}, "input 'mask' is unknown"),
+    ):
+        with pytest.raises(InputError, match=text):
+            client(*args, **kwargs)
+    assert private.plans == before
+    assert capfd.readouterr().err == ""
+
+
+def test_answers_are_of_the_kind_of_the_inputs(private: Private) -> None:
+    x = np.zeros((4, 16), np.float32)
+    answers = private(x), private(torch.from_numpy(x)), private(input=x.tolist())
+    assert [type(answer) for answer in answers] == [np.ndarray, torch.Tensor, np.ndarray]
+
+
+def test_what_is_closed_stays_closed(private: Private, federation: Federation) -> None:
+    x = np.zeros((4, 16), np.float32)
+    with moiety.connect(federation.directory.path, party="client") as client:
+        one, other = client.model("mlp"), client.model("mlp")
+        one(x)
+        one.close()
+        with pytest.raises(ConfigError, match=r"'mlp' is closed; ask the federation for another: federation.model\('mlp'\)"):
+            one(x)
+        other(x)
+    for ask in (lambda: other(x), lambda: client.model("mlp"), client.open, lambda: client.deploy_plans("mlp", [], {})):
+        with pytest.raises(ConfigError, match="closed"):
+            ask()
+
+
 def test_plans_never_come_from_secrets() -> None:
     example = torch.arange(6.0).reshape(2, 3)
     made = like(example, torch.full((3, 3), 99.0))
     assert made.shape == (3, 3)
     assert made.max().item() < 6
-    assert like(np.arange(3), np.full(5, 99)).tolist() == [0, 1, 2, 0, 1]
+    assert like(np.arange(3), np.full(5, 99)).tolist() == like(np.arange(3), [99] * 5).tolist() == [0, 1, 2, 0, 1]
 
 
 def test_bert_with_all_functions_of_puma(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ def test_a_killed_party_rejoins(local: LocalParties, name: str) -> None:
     killed(local, name)
     with as_client(local) as client, pytest.raises(NotDeployed, match=f"{name}, whose process is .* only nothing: what a party holds"):
         client.run("mlp", PLAN, WORDS)
+    with as_client(local) as client, pytest.raises(NotDeployed, match=f"'mlp' is deployed at .* and .*, but {name} holds no plan of it"):
+        client.fetch_plans("mlp")
     other = PARTIES[1 if name == PARTIES[2] else 2]
     logs(local, other, f"{name} was started anew since its last session", said[other])
     with as_owner(local) as owner:
@@ -188,7 +190,7 @@ def test_what_is_not_retried(local: LocalParties, monkeypatch: pytest.MonkeyPatc
 def test_an_owner_hears_at_once_whoever_fails(local: LocalParties) -> None:
     """It waits for P1, which waits for P0, which is silent; P2 has failed and says so."""
     local.inject(Fault.parse("party0@1>party1:delay=1.2"), Fault.parse("party1@2>party2:lie=20"))
-    with as_client(local) as client, pytest.raises(MoietyError, match=r"party2 ended the run .* MOI-303"):
+    with as_client(local) as client, pytest.raises(MoietyError, match=r"party2 ended the run with MOI-303"):
         client.run("mlp", PLAN, WORDS)
 
 

@@ -151,7 +151,7 @@ def test_abort_reaches_the_peer_with_its_reason(pair: Pair) -> None:
     one.abort("MOI-402", "plans differ\nFAKE LOG LINE")
     one.close()
     for _ in range(2):
-        with pytest.raises(PeerAborted, match=f"P1 ended the run while {MUL} was awaited; it says MOI-402: plans differ FAKE") as caught:
+        with pytest.raises(PeerAborted, match=rf"^plans differ FAKE.* \(P1 ended the run with MOI-402 while {MUL} was awaited\)") as caught:
             receive(two, 8)
         assert "\n" not in str(caught.value)
         assert caught.value.peer_code == "MOI-402"  # type: ignore[attr-defined]
@@ -245,7 +245,7 @@ def test_reason_of_a_peer_that_stopped_reading_is_found(pair: Pair) -> None:
     two.close()
     with contextlib.suppress(PeerLost):  # the aborting side reads on for a moment, so sending may or may not fail
         one.flush(10)
-    with pytest.raises(PeerAborted, match="MOI-501: inconsistent input"):
+    with pytest.raises(PeerAborted, match=r"^inconsistent input .*MOI-501"):
         receive(one, 8)
 
 

@@ -36,7 +36,7 @@ def test_an_abort_elsewhere_ends_the_wait(pairs: list[Pair]) -> None:
     [(first, _), (_, second), _] = pairs
     began = time.monotonic()
     threading.Timer(0.1, second.abort, ("MOI-303", "it was altered")).start()
-    with pytest.raises(AbortReceived, match="MOI-303: it was altered") as caught:
+    with pytest.raises(AbortReceived, match=r"^it was altered .*MOI-303") as caught:
         hear(first)
     assert caught.value.peer_code == "MOI-303"
     assert time.monotonic() - began < LONG / 3

@@ -84,6 +84,9 @@ def _models(found: "list[Reach]") -> None:
     for name, parties in held.items():
         plans = {plan for model in parties.values() for plan in model.plans}
         where = ", ".join(f"{party} ({size(model.nbytes)})" for party, model in parties.items())
+        lacking = [reach.name for reach in found if reach.standing is not None and reach.name not in parties]
+        if lacking:
+            where += f"; [red]missing at {', '.join(lacking)}[/red]: deploy it again"
         table.add_row(name, str(len(plans)), where, " ".join(sorted(plan[:12] for plan in plans)[:4]) + (" ..." if len(plans) > 4 else ""))
     console = paper()
     if held:

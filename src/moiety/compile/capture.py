@@ -7,6 +7,7 @@ What depends on no secret is never lowered: it is evaluated, here.
 import contextlib
 import functools
 import json
+import logging
 import operator
 import re
 import warnings
@@ -63,7 +64,7 @@ def capture(
 
     ``whole``: operations that stay as they are, beside WHOLE; what else meets an input is taken apart as far as PyTorch can.
     """
-    with torch.no_grad(), _without_cache(module), _evaluating(module), warnings.catch_warnings():
+    with torch.no_grad(), _without_cache(module), _evaluating(module), _unlogged(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals here; nothing a user could act on
         try:
             program = torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
@@ -222,6 +223,17 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Let PyTorch log no traceback of its own internals for what is raised anyhow."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @contextlib.contextmanager

@@ -48,8 +48,33 @@ def fits(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         given = arguments(plan, args, kwargs)
     except InputError:
         return False
-    shapes = all(tuple(np.shape(given[i.name])) == i.shape for i in plan.inputs)
+    shapes = all(shape(given[i.name]) == i.shape for i in plan.inputs)
     return shapes and all(name in given and fingerprint(given[name]) == digest for name, digest in plan.public)
+
+
+def shape(value: Any) -> tuple[int, ...] | None:
+    """Of an array, a number or a list of them; None of anything else."""
+    try:
+        return None if value is None or isinstance(value, str | bytes | Mapping) else tuple(np.shape(value))
+    except ValueError:  # a list of lists of several lengths
+        return None
+
+
+def refused(name: str, plans: Sequence[Plan], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """That no plan of the model takes these inputs, and why, in names and shapes."""
+    deployed = "; ".join(", ".join(f"{i.name} {i.shape}" for i in plan.inputs) for plan in plans)
+    try:
+        given = arguments(plans[0], args, kwargs)
+    except InputError as error:
+        return f"no plan of {name!r} takes these inputs: {error}; deployed are: {deployed}"
+    told = ", ".join(f"{i.name} {_described(given[i.name])}" for i in plans[0].inputs)
+    public = ", ".join(key for key, _ in plans[0].public)
+    return f"no plan of {name!r} takes {told}{f' with these values of {public}' if public else ''}; deployed are: {deployed}"
+
+
+def _described(value: Any) -> str:
+    found = shape(value)
+    return str(found) if found is not None else "None" if value is None else f"({type(value).__name__})"
 
 
 def fingerprint(value: Any) -> str:
@@ -84,8 +109,8 @@ def _encode(spec: Input, value: NDArray[Any]) -> Words:
     return ring.encode(values, spec.fraction)
 
 
-def decode_outputs(plan: Plan, words: Sequence[Words], flag: bool = False) -> Any:
-    """The answer in the model's own structure; torch tensors where the caller uses torch, else numpy.
+def decode_outputs(plan: Plan, words: Sequence[Words], flag: bool = False, *, tensors: bool = False) -> Any:
+    """The answer in the model's own structure, of numpy arrays or torch ``tensors``.
 
     Raises RangeViolation when the run flagged a value out of range, or when an output is beyond its bound.
     """
@@ -98,7 +123,8 @@ def decode_outputs(plan: Plan, words: Sequence[Words], flag: bool = False) -> An
             raise RangeViolation(
                 f"{spec.name} is beyond {spec.bound:.4g}, so a value left its calibrated range; calibrate with inputs like this one"
             )
-        leaves.append(_tensor(_typed(values, spec.form).reshape(spec.shape)))
+        array = _typed(values, spec.form).reshape(spec.shape)
+        leaves.append(sys.modules["torch"].from_numpy(array) if tensors else array)
     return _rebuild(json.loads(plan.structure), leaves) if plan.structure else leaves
 
 
@@ -128,8 +154,3 @@ def _array(value: Any) -> NDArray[Any]:
         return np.asarray(value)
     held = value.detach().cpu()
     return np.asarray((held.float() if str(held.dtype) == "torch.bfloat16" else held).numpy())
-
-
-def _tensor(values: NDArray[Any]) -> Any:
-    torch = sys.modules.get("torch")
-    return values if torch is None else torch.from_numpy(values)

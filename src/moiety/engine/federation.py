@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
 from moiety.engine.trace import Trace
-from moiety.errors import ConfigError, InputError, MoietyError, NotDeployed
+from moiety.errors import ConfigError, InputError, MoietyError, NotDeployed, PlanError
 from moiety.mpc.rounds import Words
 from moiety.net import Identity, load_identity
 from moiety.net.identity import KEY_FILE
+
+ELSEWHERE: Final = "go to the folder where it lies, or name that (--identity, or identity= in Python)"
 
 
 def local(*, parties: int = 3, link: str | None = None, device: str | None = None, deadlines: Deadlines = USUAL) -> "Federation":
@@ -81,11 +83,12 @@ def identity_folder(directory: Directory, party: str | None = None) -> Path:
     owners = [party] if party is not None else [name for name in directory.peers if name not in directory.roles]
     folders = {name: directory.folder(name) for name in owners}
     found = [name for name, folder in folders.items() if (folder / KEY_FILE).exists()]
-    if len(found) != 1:
-        raise ConfigError(
-            f"the keys of {len(found)} owners in {directory.path} are here ({', '.join(found) or 'none'}); "
-            'name one with party="..." and, if its key lies elsewhere, its folder with identity="..."'
-        )
+    if party is not None and not found:
+        raise ConfigError(f"the key of {party} is not here: there is no {folders[party] / KEY_FILE}; {ELSEWHERE}")
+    if not found:
+        raise ConfigError(f"the key of no owner in {directory.path} is here; {ELSEWHERE}")
+    if len(found) > 1:
+        raise ConfigError(f"the keys of {len(found)} owners in {directory.path} are here ({', '.join(found)}); say which party you are")
     return folders[found[0]]
 
 
@@ -107,6 +110,7 @@ class Federation:
         self._started = started
         self._wrap = shaping(link)
         self._privates: list[Private] = []
+        self._closed = False
 
     def deploy(self, model: Any, example_inputs: Any, *, name: str | None = None, public: Sequence[str] = (), **options: Any) -> "Private":
         """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
@@ -127,12 +131,12 @@ class Federation:
 
         Raises NameTaken when another model is deployed under the name, unless it is to ``replace`` that.
         """
-        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
+        with self._as(self._model_owner) as session:
             return tuple(session.deploy(name, plans, weights, replace=replace))
 
     def holds(self, name: str, plans: Sequence[Plan], weights: Weights) -> bool:
         """Whether what the parties hold under the name is these plans and weights, or part of them."""
-        with open_session(self.directory, self._model_owner, deadlines=self.deadlines, wrap=self._wrap) as session:
+        with self._as(self._model_owner) as session:
             return session.holds(name, plans, weights)
 
     def model(self, name: str) -> "Private":
@@ -144,10 +148,16 @@ class Federation:
 
     def open(self) -> OwnerSession:
         """A session as the client, for callers who run plans themselves."""
-        return open_session(self.directory, self._client, deadlines=self.deadlines, wrap=self._wrap)
+        return self._as(self._client)
+
+    def _as(self, identity: Identity) -> OwnerSession:
+        if self._closed:
+            raise ConfigError("the federation is closed: ask within its `with` block, or before close(); to go on, connect again")
+        return open_session(self.directory, identity, deadlines=self.deadlines, wrap=self._wrap)
 
     def close(self) -> None:
-        """End all sessions, and the parties if they were started here. May be called twice."""
+        """End all sessions, and the parties if they were started here; nothing can be asked any more. May be called twice."""
+        self._closed = True
         for private in self._privates:
             private.close()
         if self._started is not None:
@@ -185,17 +195,21 @@ class Private:
         self.begun = 0
         """Answers that were begun with caches of their own."""
         self._turn = threading.RLock()
+        self._closed = False
         self._session: OwnerSession | None = None
         self._last: tuple[Plan, RunReport | None] | None = None
 
     def __call__(self, *args: Any, on_progress: Progress | None = None, retries: int = 0, **kwargs: Any) -> Any:
-        """The model's answer in the model's own structure. ``retries`` as for ``run``.
+        """The model's answer in the model's own structure: torch tensors for torch tensors, numpy arrays for all else.
+
+        ``retries`` as for ``run``. A deployer's inputs of another shape compile and deploy another plan first, for the model's own example
+        in that shape.
 
         Raises InputError for inputs that no deployed plan takes, RangeViolation when the answer would be meaningless.
         """
         plan = self._fitting(args, kwargs)
         result = self.run(plan, signature.encode_inputs(plan, args, kwargs), on_progress=on_progress, retries=retries)
-        return signature.decode_outputs(plan, result.outputs, bool(result.flag))
+        return self._answer(plan, result, args, kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> Trace:
         """As a call, but the run tells where its time goes: ``print`` what is returned, ``save`` it for Perfetto. Run the model once
@@ -205,7 +219,12 @@ class Private:
         """
         plan = self._fitting(args, kwargs)
         result = self._run(plan, signature.encode_inputs(plan, args, kwargs), None, None, trace=True)
-        return Trace(plan, result.report, result.timelines, signature.decode_outputs(plan, result.outputs, bool(result.flag)))
+        return Trace(plan, result.report, result.timelines, self._answer(plan, result, args, kwargs))
+
+    @staticmethod
+    def _answer(plan: Plan, result: RunResult, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        tensors = any(hasattr(value, "detach") for value in (*args, *kwargs.values()))
+        return signature.decode_outputs(plan, result.outputs, bool(result.flag), tensors=tensors)
 
     def run(
         self, plan: Plan, inputs: list[Words], *, position: int | None = None, on_progress: Progress | None = None, retries: int = 0
@@ -247,6 +266,8 @@ class Private:
         self, plan: Plan, inputs: list[Words], position: int | None, on_progress: Progress | None, *, trace: bool = False
     ) -> RunResult:
         with self._turn:
+            if self._closed:
+                raise ConfigError(f"this model {self.name!r} is closed; ask the federation for another: federation.model({self.name!r})")
             if self._session is None or self._session.closed:
                 self._session = self._federation.open()
             self.begun += bool(plan.states) and not position
@@ -290,32 +311,46 @@ class Private:
         return compiled.plan
 
     def close(self) -> None:
-        """End the session with the parties."""
+        """End the session with the parties; the model can't be called any more. May be called twice."""
+        self._closed = True
         if self._session is not None:
             self._session.close()
 
     def _further(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+        refused = signature.refused(self.name, self.plans, args, kwargs)
         if self._source is None:
-            shapes = "; ".join(", ".join(f"{i.name} {i.shape}" for i in plan.inputs) for plan in self.plans)
-            raise InputError(f"no plan of {self.name!r} takes these inputs; deployed are: {shapes}. Ask the model's owner for another")
-        given = signature.arguments(self.plans[0], args, kwargs)
+            raise InputError(f"{refused}. Ask the model's owner for another")
         examples = signature.arguments(self.plans[0], self._source.args, self._source.kwargs)
+        given = signature.arguments(self.plans[0], args, kwargs)
+        if any(_rank(given[name]) != _rank(example) for name, example in examples.items()):
+            raise InputError(f"{refused}. Give as many axes as the example had")
         public = {name for name, _ in self.plans[0].public}
         likeness = {name: value if name in public else like(examples[name], value) for name, value in given.items()}
         count = len(args)
-        return self.compile(tuple(list(likeness.values())[:count]), dict(list(likeness.items())[count:]))
+        try:
+            return self.compile(tuple(list(likeness.values())[:count]), dict(list(likeness.items())[count:]))
+        except PlanError as error:
+            if type(error) is not PlanError:
+                raise
+            raise InputError(f"{refused}. The model itself does not take them: {error}") from error
 
     def __repr__(self) -> str:
         return f"<Private {self.name}, {len(self.plans)} plans>"
 
 
+def _rank(value: Any) -> int | None:
+    shape = signature.shape(value)
+    return None if shape is None else len(shape)
+
+
 def like(example: Any, value: Any) -> Any:
     """The public example repeated to the shape of ``value``: a plan is public, so it is never compiled from a secret."""
-    if not hasattr(value, "shape") or tuple(example.shape) == tuple(value.shape):
+    shape = signature.shape(value)
+    if shape is None or not hasattr(example, "shape") or tuple(example.shape) == shape:
         return example
     if hasattr(example, "detach"):
-        return example.new_tensor(np.resize(example.detach().cpu().numpy(), tuple(value.shape)))
-    return np.resize(example, tuple(value.shape))
+        return example.new_tensor(np.resize(example.detach().cpu().numpy(), shape))
+    return np.resize(example, shape)
 
 
 def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

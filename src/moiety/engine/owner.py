@@ -21,7 +21,7 @@ from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open
 from moiety.engine.store import ClientSources, position_row
 from moiety.engine.timeline import Recorder, TracedExecution, checked
 from moiety.engine.waves import Bound
-from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, NameTaken, PeerAborted, PeerLost
+from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InputError, MoietyError, NameTaken, NotDeployed, PeerAborted, PeerLost
 from moiety.mpc.draws import KeyedDraws
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role, Words
@@ -77,15 +77,12 @@ class OwnerSession:
 
     def holding(self, model: str) -> Holding:
         """Weights and plans that all three parties hold of a model."""
+        return _common(self._holdings(model))
+
+    def _holdings(self, model: str) -> list[Holding]:
         with self._guarded():
             self._tell_all(lambda role: Ask(model))
-            heard = [self._hear(role, Holding, f"what it holds of {model!r}") for role in PARTIES]
-        # Equal sharings: after a deployment that failed halfway the parties may hold one name under different masks.
-        weights = set.intersection(*(set(one.weights.items()) for one in heard))
-        plans = set.intersection(*(set(one.plans) for one in heard))
-        sealed = {name: heard[1].seals[name] for name, _ in weights if name in heard[1].seals}
-        serves = {plan: heard[1].serves[plan] for plan in plans if plan in heard[1].serves}
-        return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans), sealed, serves)
+            return [self._hear(role, Holding, f"what it holds of {model!r}") for role in PARTIES]
 
     def holds(self, model: str, plans: Sequence[Plan], weights: Weights) -> bool:
         """Whether the parties hold nothing under the name but these weights and plans, or part of them."""
@@ -143,9 +140,21 @@ class OwnerSession:
         self._all_fine("that it accepts the plan")
 
     def fetch_plans(self, model: str) -> list[Plan]:
-        """The plans that all three parties hold, checked here as every party checked them."""
-        found = []
-        for wanted in self.holding(model).plans:
+        """The plans that all three parties hold, checked here as every party checked them.
+
+        Raises NotDeployed when a party lacks what others hold, and nothing is common to all.
+        """
+        found, heard = [], self._holdings(model)
+        names = [self.session.names[role] for role in PARTIES]
+        having, lacking = ([name for name, one in zip(names, heard, strict=True) if bool(one.plans) is held] for held in (True, False))
+        plans = _common(heard).plans
+        if having and not plans:
+            who = f"{_listed(lacking)} {'hold' if len(lacking) > 1 else 'holds'} no plan of it" if lacking else "no plan is common to all"
+            raise NotDeployed(
+                f"the model {model!r} is deployed at {_listed(having)}, but {who}: what a party holds is gone when it is started anew, "
+                "so let the model's owner deploy it again"
+            )
+        for wanted in plans:
             with self._guarded():
                 say(self._link(Role.P1), Fetch(model, wanted))
                 data = self._link(Role.P1).receive_message(
@@ -270,6 +279,20 @@ def check_inputs(plan: Plan, inputs: Sequence[Words], position: int | None) -> N
         if tuple(words.shape) != tuple(shape) or words.dtype != "uint64":
             raise InputError(f"the input {spec.name!r} must be uint64 words of shape {shape}, not {words.dtype} {words.shape}")
     position_row(plan, position)
+
+
+def _common(heard: Sequence[Holding]) -> Holding:
+    """What all hold."""
+    # Equal sharings: after a deployment that failed halfway the parties may hold one name under different masks.
+    weights = set.intersection(*(set(one.weights.items()) for one in heard))
+    plans = set.intersection(*(set(one.plans) for one in heard))
+    sealed = {name: heard[1].seals[name] for name, _ in weights if name in heard[1].seals}
+    serves = {plan: heard[1].serves[plan] for plan in plans if plan in heard[1].serves}
+    return Holding(dict(sorted(weights)), tuple(plan for plan in heard[1].plans if plan in plans), sealed, serves)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names)
 
 
 def _noted(weights: Weights, name: str, digests: dict[str, bytes]) -> Callable[[], Any]:

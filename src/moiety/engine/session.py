@@ -21,7 +21,7 @@ from typing import Final
 from moiety.engine import keys
 from moiety.engine.directory import Directory
 from moiety.engine.messages import Agreement, Greeting, Here, Open, Ready, Roster, hear, say
-from moiety.errors import ChannelError, FrameError, InconsistentInput, PlanMismatch, ReuseRefused
+from moiety.errors import ChannelError, FrameError, InconsistentInput, MoietyError, PlanMismatch, ReuseRefused
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Role
 from moiety.net import Identity, Link, Peer, Watch, dial
@@ -139,8 +139,13 @@ def join(opening: Opening, control: Link) -> Session:
     try:
         return _join(opening, control, made)
     except BaseException as error:
-        abort_all(made, getattr(error, "code", "MOI-000"), f"{opening.identity.name} could not join the session")
+        abort_all(made, getattr(error, "code", "MOI-000"), _because(error, f"{opening.identity.name} could not join the session"))
         raise
+
+
+def _because(error: BaseException, what: str) -> str:
+    """What happened, after its cause where that was raised on purpose: such a text has no secret."""
+    return f"{error}; so {what}" if isinstance(error, MoietyError) else what
 
 
 def _join(opening: Opening, control: Link, made: list[Link]) -> Session:
@@ -284,8 +289,8 @@ def open_as_owner(directory: Directory, identity: Identity, deadlines: Deadlines
             channel = dial(identity, peer, purpose=SESSION, session=locator, deadline_s=left, absent_s=absent_s, stall_s=stall_s)
             links[role] = wrap(channel, SESSION)
         return _lead(directory, identity.name, links, deadline)
-    except BaseException:
-        abort_all(list(links.values()), ChannelError.code, f"{identity.name} could not open the session")
+    except BaseException as error:
+        abort_all(list(links.values()), ChannelError.code, _because(error, f"{identity.name} could not open the session"))
         raise
 
 

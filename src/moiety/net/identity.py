@@ -104,6 +104,9 @@ def load_identity(folder: str | os.PathLike[str]) -> Identity:
     place = Path(folder)
     certificate_path, key_path = place / CERTIFICATE_FILE, place / KEY_FILE
     with _as_config_error(place):
+        if not key_path.exists():  # first: a folder with somebody else's certificate alone may be open to all
+            whose = f", only the certificate of {place.name}: this may not be its machine" if certificate_path.exists() else ""
+            raise ConfigError(f"{key_path} does not exist{whose}; go to the folder where the key lies, or make one with `moiety keys NAME`")
         _check_private(place, 0o700)
         _check_private(key_path, 0o600)
         pem, key_pem = certificate_path.read_bytes(), key_path.read_bytes()
@@ -199,6 +202,6 @@ def _as_config_error(place: Path) -> Iterator[None]:
     except FileExistsError:
         raise ConfigError(f"{place} already holds an identity; load it, or choose an empty folder") from None
     except FileNotFoundError as error:
-        raise ConfigError(f"{error.filename} does not exist; make an identity there first (create_identity)") from None
+        raise ConfigError(f"{error.filename} does not exist; make an identity there first: `moiety keys NAME`") from None
     except OSError as error:
         raise ConfigError(f"identity folder {place} is not usable: {error.strerror}; check the path and its permissions") from None

@@ -171,7 +171,7 @@ class FrameReader:
         code = notice.code if _CODE.fullmatch(notice.code) else "MOI-000"
         # The text is the peer's: without control characters it cannot forge lines in our log.
         text = "".join(c if c.isprintable() else " " for c in notice.message)
-        raise self._fail(AbortReceived(f"{self._peer} ended the run while {wait.awaited} was awaited; it says {code}: {text}", code))
+        raise self._fail(AbortReceived(f"{text} ({self._peer} ended the run with {code} while {wait.awaited} was awaited)", code))
 
     def _count(self, nbytes: int) -> None:
         self._sequence += 1
