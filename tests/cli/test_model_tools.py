@@ -1,6 +1,7 @@
 """``moiety check`` and ``moiety calibrate`` on tiny models of a user's own file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_check_says_which_input_must_be_public(own: str) -> None:
     ("arguments", "text"),
     [
         (("nothing.py:f",), "there is no file nothing.py"),
+        (("nothing.py",), "there is no file nothing.py"),
+        (("own.py",), "as own.py:FUNCTION; own.py has good, normed, steep, Odd, strange, number, Weighted, weighted, lacking"),
         (("own.py:nothing",), "own.py has no function 'nothing'; it has good, normed, steep, Odd, strange, number"),
         (("own.py:number",), "returned a int; return a torch.nn.Module"),
         (("own.py:lacking",), "ModuleNotFoundError: No module named 'a_package_that_is_not_here'"),
@@ -168,8 +171,23 @@ def test_doubtful_ranges_are_marked(own: str, tmp_path: Path) -> None:
     shown = run("calibrate", f"{own}:good", "--data", "examples.pt")
     assert shown.exit_code == 1
     assert "outlier: example 7 reaches" in shown.stdout
-    assert "grows: one half of the examples leaves the range of the other" in shown.stdout
+    assert "grows: a quarter of the examples leaves the range of the others" in shown.stdout
     assert (tmp_path / "ranges.json").exists()
+
+
+def test_many_steps_are_told_once(own: str, tmp_path: Path) -> None:
+    """A GRU looks up every step in tables of one range; independent examples leave each other's ranges rarely."""
+    with (tmp_path / "own.py").open("a") as file:
+        file.write("class Motion(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.gru = nn.GRU(3, 4)\n")
+        file.write("    def forward(self, x):\n        return self.gru(x)[0][-1]\n")
+        file.write("def motion():\n    torch.manual_seed(0)\n    return Motion(), torch.randn(4, 1, 3)\n")
+    np.savez(tmp_path / "examples.npz", x=np.random.default_rng(0).normal(size=(64, 4, 1, 3)).astype(np.float32))
+    found = run("calibrate", f"{own}:motion", "--data", "examples.npz")
+    assert (found.exit_code, "getitem" in found.stdout) == (0, False), found.stdout
+    assert len(found.stdout.splitlines()) == len({" ".join(line.split()) for line in found.stdout.splitlines()})
+    planned = run("plan", f"{own}:motion", "--ranges", "ranges.json").stdout
+    assert planned.count("tanh on") == 1
+    assert re.search(r"tanh on .* within .*  x4", planned)
 
 
 def test_made_up_examples_are_called_so(own: str) -> None:

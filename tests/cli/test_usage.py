@@ -119,6 +119,9 @@ def test_keys(tmp_path: Path) -> None:
     assert made.stdout.splitlines()[:2] == ["[parties.alice]", 'roles = ["p1"]']
     assert 'address = "127.0.0.1:7001"' in made.stdout
     assert "never leaves this machine" in made.stderr
+    assert "! no --address was given, so others will look for alice at 127.0.0.1:7001, which is their own machine" in made.stderr
+    assert "to stdout go the lines of everybody's federation file" in made.stderr
+    assert "--address" not in run("keys", "bob", "--folder", str(tmp_path / "bob"), "--role", "p2", "--address", "bob:7002").stderr
     again = json.loads(run("keys", "alice", "--folder", folder, "--json").stdout)
     assert not again["created"]
     assert again["fingerprint"] in made.stdout

@@ -34,8 +34,10 @@ def calibrate(asked: Asked, out: Path, top: int, *, as_json: bool) -> bool:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in (("module", "left"), ("operation", "left"), ("low", "right"), ("high", "right"), ("typical", "right")):
         table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for site in (*doubtful, *widest):
-        _row(table, site)
+    for row, suspicions in dict.fromkeys((_row(site), site.suspicions) for site in (*doubtful, *widest)):  # what looks alike once
+        table.add_row(*row)
+        for suspicion in suspicions:
+            table.add_row("", f"[yellow]! {suspicion}[/yellow]")
     paper().print(table)
     remark(f"{len(sites)} ranges from {len(each)} examples in {out}; deploy, plan and check take it by --ranges")
     if source.made_up:
@@ -82,9 +84,7 @@ def _sentences(source: Source, length: int) -> "list[Ranges]":
     return list(calibrate_each(capture(Pooled(source.model).eval(), rows[0]), rows))
 
 
-def _row(table: Table, site: "Site") -> None:
+def _row(site: "Site") -> tuple[str, ...]:
     operation = site.operation.removeprefix("aten.").removesuffix(".default")
     what = f" ({site.site.rpartition('|')[2]})" if site.site.count("|") > 2 else ""
-    table.add_row(site.module or "-", operation + what, f"{site.low:.4g}", f"{site.high:.4g}", f"{site.typical:.4g}")
-    for suspicion in site.suspicions:
-        table.add_row("", f"[yellow]! {suspicion}[/yellow]")
+    return site.module or "-", operation + what, f"{site.low:.4g}", f"{site.high:.4g}", f"{site.typical:.4g}"

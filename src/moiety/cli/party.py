@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -15,14 +14,6 @@ from moiety.errors import ConfigError
 from moiety.net import create_identity, load_identity
 from moiety.net.identity import CERTIFICATE_FILE, KEY_FILE
 from moiety.ring import use_device
-
-EXAMPLE: Final = """[models."triage-*"]
-deploy = ["vendor"]
-query = ["clinic"]
-receive = ["clinic"]
-runs_per_minute = 60
-answers_per_day = 1000"""
-"""Rules as the federation file has them."""
 
 
 def party(name: str, federation: Path, folder: Path | None, port: int | None, faults: Path | None, device: str | None) -> None:
@@ -42,7 +33,8 @@ def keys(name: str, folder: Path | None, role: str, address: str | None, as_json
     """Make an identity, or show the one that is there, with its lines for the federation file."""
     if role not in (*COMPUTE, "owner"):
         raise ConfigError(f"role is p0, p1, p2 or owner, not {role!r}")
-    if role in COMPUTE and address is None:
+    assumed = role in COMPUTE and address is None
+    if assumed:
         address = f"127.0.0.1:{7000 + COMPUTE[role]}"
     place = folder or Path(name)
     fresh = not (place / KEY_FILE).exists()
@@ -58,11 +50,12 @@ def keys(name: str, folder: Path | None, role: str, address: str | None, as_json
     remark(f"fingerprint {identity.fingerprint}: tell it to the others over a second way, for example by telephone")
     if role == "owner":
         remark("this is an owner; a compute party says --role p0, p1 or p2, and --address host:port where the others reach it")
-    remark("everybody's federation file needs these lines (the path of the certificate is relative to that file):")
+    if assumed:
+        remark(f"! no --address was given, so others will look for {name} at {address}, which is their own machine")
+    remark("to stdout go the lines of everybody's federation file (the path of the certificate is relative to that file):")
     table = name if "." not in name else f'"{name}"'
     print(f"[parties.{table}]", *(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entry.items()), "", sep="\n")
-    remark("who may do what with which model goes there too, for example (all keys: docs/federation.md):")
-    remark(EXAMPLE)
+    remark("who may do what with which model goes there too: docs/federation.md")
 
 
 def deploy(

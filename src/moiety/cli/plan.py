@@ -114,10 +114,11 @@ def _each(nbytes: dict[str, int]) -> str:
 
 
 def _rows(table: Table, branch: "Branch", level: int) -> None:
+    from moiety.engine.cost import described
+
     numbers = (f"{branch.rounds:,}", size(branch.spoken_bytes), size(branch.dealt_bytes), f"{1000 * branch.alone_s:.1f} ms")
     table.add_row("  " * level + branch.name, *numbers)
-    for one in branch.lookups:
-        what = f"{one.function} on [{one.low:.3g}, {one.high:.3g}] within {one.error:.1e}"
+    for what in described(branch.lookups):
         table.add_row(f"[dim]{'  ' * level}  {what}[/dim]")
     for part in branch.parts:
         _rows(table, part, level + 1)

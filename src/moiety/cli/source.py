@@ -248,6 +248,10 @@ def resolve(name: str, *, inputs: Sequence[str] = (), public: Sequence[str] = ()
         found = _bundled(models.KNOWN[name])
     elif ".py:" in name:
         found = _factory(name, bool(inputs))
+    elif name.endswith(".py"):
+        from moiety.models import examples
+
+        raise ConfigError(examples.unnamed(name))
     else:
         found = _huggingface(name, length)
     if found.kind != PASS and (inputs or public):

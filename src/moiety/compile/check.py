@@ -28,6 +28,7 @@ EXPORT: Final = "export"
 RANGE: Final = "range"
 
 SELECT: Final = "compute for both cases and multiply by a mask, or take torch.where"
+OTHERWISE: Final = "compute it outside the private part, before the input or after the answer, or by operations of docs/operations.md"
 _COUNT = "which places count would show in a shape: multiply by a mask instead of selecting"
 _CHANCE = "a forward that draws random numbers cannot be compared with itself: switch it off in eval()"
 _STEPS = "rounding a secret takes a comparison for every step: leave it out of the private part"
@@ -195,12 +196,12 @@ def _origins(node: fx.Node) -> list[fx.Node]:
 
 
 def _advice(target: Any) -> str:
-    """What is known about an operation, else the other forms of it that have a rule."""
+    """What is known about an operation, else the other forms of it that have a rule, else what may be done about any."""
     name = str(target).split(".")[1] if "." in str(target) else ""
     if name in ADVICE:
         return ADVICE[name]
     forms = [] if target in RULES else sorted(other for other in map(str, RULES) if other.split(".")[1:2] == [name])
-    return f"another form of it is supported: {', '.join(forms)}" if forms else ""
+    return f"another form of it is supported: {', '.join(forms)}" if forms else OTHERWISE
 
 
 def _inputs(lowering: Checking, public: Mapping[str, Any]) -> list[Given]:

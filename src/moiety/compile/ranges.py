@@ -1,5 +1,6 @@
 """Measured ranges as a file, and what about them is suspicious: a range that the next examples will leave spoils answers."""
 
+import operator
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ FAR: Final = 4.0
 """An example whose bound is so many times the usual one is an outlier."""
 DECADES: Final = 1e6
 """A norm's variance that varies by more needs several levels of tables."""
+GETITEM: Final = str(operator.getitem)
+"""One of several results of an operation: a range without a meaning of its own."""
 FEW: Final = 8
 """Fewer examples than these say little about those to come."""
 
@@ -73,13 +76,14 @@ def missing(captured: Captured, ranges: Ranges, known: Ranges) -> list[str]:
 def judge(each: Sequence[Ranges], margin: float) -> list[Site]:
     """The joined ranges of examples that were measured one by one, in the order of the model.
 
-    Two tests need no threshold of their own: ranges of one half of the examples, with their margin, are held against the other half;
-    and an example is compared with the usual one.
+    Two tests need no threshold of their own: every quarter of the examples is held against the ranges of the others, with their
+    margin; and an example is compared with the usual one.
     """
-    halves = [joined(each[::2]), joined(each[1::2])]
+    quarters = [joined(each[start::4]) for start in range(4)]
     return [
-        _site(site, found, [one.get(site) for one in each], [half.get(site) for half in halves], margin)
+        _site(site, found, [one.get(site) for one in each], [quarter.get(site) for quarter in quarters], margin)
         for site, found in joined(each).items()
+        if GETITEM not in site
     ]
 
 
@@ -91,16 +95,16 @@ def joined(each: Sequence[Ranges]) -> Ranges:
     return out
 
 
-def _site(site: str, found: Range, seen: Sequence[Range | None], halves: Sequence[Range | None], margin: float) -> Site:
+def _site(site: str, found: Range, seen: Sequence[Range | None], quarters: Sequence[Range | None], margin: float) -> Site:
     bounds = [one.bound if one else 0.0 for one in seen]
     typical = statistics.median(bounds)
     module, operation, what = [*site.split("|"), "", "", ""][:3] if "|" in site else ("", "input or cache", site)
     suspicions = []
     if len(bounds) >= FEW and found.bound > FAR * typical > 0:
         suspicions.append(f"outlier: example {bounds.index(max(bounds))} reaches {found.bound / typical:.1f} times the usual bound")
-    first, second = (half.bound if half else 0.0 for half in halves)
-    if len(bounds) >= FEW and max(first, second) > margin * min(first, second) > 0:
-        suspicions.append("grows: one half of the examples leaves the range of the other, margin included; measure on more")
+    *_, others, largest = sorted(quarter.bound if quarter else 0.0 for quarter in quarters)
+    if len(bounds) >= FEW and largest > margin * others > 0:
+        suspicions.append("grows: a quarter of the examples leaves the range of the others, margin included; measure on more")
     if site.endswith("|variance") and found.high > DECADES * max(found.low, 1e-12):
         suspicions.append("wide: the variance spans more than six decades; its tables take more rounds")
     return Site(

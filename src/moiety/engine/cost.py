@@ -1,6 +1,7 @@
 """What a plan costs and what it leaks, for people: known before a run, and completed by the last one."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,11 +59,17 @@ class Cost:
         yield f"expected truncation failures a run: {self.expected_failures:.3g}"
         width = max((len(module.name) for module in self.modules), default=0)
         for module in self.modules:
-            tables = "; ".join(f"{t.function} on [{t.low:.3g}, {t.high:.3g}] within {t.error:.1e}" for t in module.tables)
+            tables = "; ".join(described(module.tables))
             yield f"  {module.name:<{width}}  {module.rounds:>5} rounds  {_size(module.payload_bytes):>10}  {tables}".rstrip()
         yield PROMISE
         for line in self.leakage:
             yield f"leakage: {line}"
+
+
+def described(lookups: Iterable[Lookup]) -> list[str]:
+    """Each look-up in words, those of many steps once: function, range, measured error."""
+    counts = Counter(f"{t.function} on [{t.low:.3g}, {t.high:.3g}] within {t.error:.1e}" for t in lookups)
+    return [text if count == 1 else f"{text}  x{count}" for text, count in counts.items()]
 
 
 def cost(plan: Plan, report: RunReport | None = None) -> Cost:

@@ -1,5 +1,6 @@
 """Models and inputs that a user gives by file: a factory in a Python file, shapes on the command line, examples in a data file."""
 
+import ast
 import contextlib
 import importlib.util
 import re
@@ -46,6 +47,18 @@ def factory(place: str) -> tuple[Any, Any]:
     if not isinstance(model, torch.nn.Module):
         raise ConfigError(f"{place} returned a {type(model).__name__}; return a torch.nn.Module, or (module, example inputs)")
     return model.eval(), inputs
+
+
+def unnamed(file: str) -> str:
+    """What to say of a Python file without a function: those that it defines. It is read, not run."""
+    if not Path(file).is_file():
+        return f"there is no file {file}; write it as path/to/file.py:function"
+    try:
+        found = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):
+        found = []
+    names = [one.name for one in found if isinstance(one, ast.FunctionDef | ast.ClassDef) and not one.name.startswith("_")]
+    return f"add the function that makes the model, as {file}:FUNCTION; {file} has {', '.join(names) or 'none'}"
 
 
 @contextlib.contextmanager
