@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moiety.errors import InputError, UnsupportedOp
+from moiety.compile import program
+from moiety.errors import InputError, RangeViolation, UnsupportedOp
 
 from .support import compiled, spread
 
@@ -202,3 +203,42 @@ def test_puma_exponential_for_one_layer() -> None:
     puma = compiled(attend(), heads(), heads(), heads(), variants={"softmax": "puma"})
     assert puma.plan.hash != plain.plan.hash
     assert puma.error() < 2e-2
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_scores_close_to_each_other_need_no_maximum(name: str) -> None:
+    q, k, v = heads(), heads(), heads()
+    close = compiled(attend(**MASKS[name]), 0.3 * q, 0.3 * k, v)
+    assert ("row_max" in close.ops) is (name in ("float with relative positions", "float with both")), "those add more than six nats"
+    assert close.error() < TOLERANCE
+
+
+def test_scores_far_from_each_other_need_one() -> None:
+    q, k, v = heads(), heads(), heads()
+    far, close = compiled(attend(), 2 * q, 2 * k, v), compiled(attend(), 0.3 * q, 0.3 * k, v)
+    assert far.ops["row_max"] == 1
+    assert far.error() < TOLERANCE
+    assert program.costs(far.plan).rounds - program.costs(close.plan).rounds == 3, "a tree over rows of six"
+
+
+def test_rows_of_few_terms_are_as_exact_as_long_ones() -> None:
+    """The first row of a causal mask has one term, the last 64: without a maximum their sums differ by all of that."""
+    q, k, v = (heads(rows=64) for _ in range(3))
+    case = compiled(attend(is_causal=True), 0.3 * q, 0.3 * k, v)
+    assert "row_max" not in case.ops
+    assert case.error() < TOLERANCE
+
+
+def test_pairs_that_do_not_count_are_not_looked_up() -> None:
+    q, k, v = (heads(rows=16) for _ in range(3))
+    every, half = (compiled(attend(is_causal=causal), 0.3 * q, 0.3 * k, v) for causal in (False, True))
+    tables = [program.shapes(case.plan)[next(i for i, n in enumerate(case.plan.nodes) if n.op == "table")] for case in (every, half)]
+    assert tables == [(1, 2, 16, 16), (2 * 16 * 17 // 2,)]
+
+
+def test_a_score_beyond_its_range_is_seen_without_a_maximum() -> None:
+    q, k, v = heads(), heads(), heads()
+    case = compiled(attend(), 0.3 * q, 0.3 * k, v, check_ranges=True)
+    assert case.error() < TOLERANCE
+    with pytest.raises(RangeViolation):
+        case.run(0.44 * q, 0.44 * k, v)

@@ -67,13 +67,13 @@ def test_a_range_that_is_left_is_found_where_it_is_left() -> None:
 
 
 def test_a_defective_operation_is_found(monkeypatch) -> None:
-    sound = OPS["spread"]
+    sound = OPS["sum_of_squares"]
 
     async def defective(party, x):
         share = await sound(party, x)
         return share.times(5).times(1, 2).as_fraction(share.fraction) if party.role is not None else share
 
-    monkeypatch.setitem(OPS, "spread", defective)
+    monkeypatch.setitem(OPS, "sum_of_squares", defective)
     found = compare(drafted())
     assert found.rows[found.first].operation == "aten.layer_norm.default"
     assert found.rows[found.first].module == "norm"

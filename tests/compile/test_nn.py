@@ -120,7 +120,27 @@ def test_layer_norm(norm: nn.LayerNorm) -> None:
 def test_layer_norm_widths(width: int) -> None:
     case = compiled(nn.LayerNorm(width), torch.randn(4, width))
     assert case.error() < TOLERANCE
-    assert case.ops["rescale"] == 2, "one truncation for the norm, one for the answer with its gain"
+    assert case.ops["rescale"] == 2, "one truncation of the centred input, one of the answer with its gain"
+
+
+class Residual(nn.Module):
+    """Two branches as in a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(24) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 24)) for _ in range(2))
+
+    def forward(self, x):
+        for norm, layer in zip(self.norms, self.layers, strict=False):
+            x = x + layer(norm(x))
+        return self.norms[2](x)
+
+
+def test_a_residual_is_truncated_by_its_norms_alone() -> None:
+    case = compiled(Residual(), torch.randn(4, 24))
+    assert case.error() < 2 * TOLERANCE
+    assert case.ops["rescale"] == 4, "what each of three norms centres, and the answer"
 
 
 @pytest.mark.parametrize("scale", [0.01, 30.0, 3000.0])

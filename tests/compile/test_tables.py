@@ -135,3 +135,15 @@ def test_no_smaller_table_would_do() -> None:
         smaller = [choose.__wrapped__(f, span, 32, Wanted(wanted.error * scale)).levels[0].window.index_bits for scale in (1.0, 8.5)]
         assert smaller[0] == level.window.index_bits
         assert smaller[1] <= max(4, level.window.index_bits - 1)
+
+
+def test_lines_need_fewer_fraction_bits_and_more_cells() -> None:
+    span = Span(0.02, 0.4, 2.0**-30)
+    line = choose(activations.rsqrt, span, 20, Wanted(2.0**-13, 0.0, degree=1))
+    [level] = line.levels
+    assert level.table.coefficients.shape == (2, 1 << level.window.index_bits)
+    units = np.linspace(0.02 / span.unit, 0.4 / span.unit, 5001).astype(np.int64)
+    exact = activations.rsqrt(units * span.unit)
+    assert all(np.abs(found / exact - 1).max() < SLACK * 2.0**-13 for found in landings(line, units))
+    [quadratic] = choose(activations.rsqrt, span, 32, Wanted(2.0**-13, 0.0)).levels
+    assert quadratic.window.index_bits < level.window.index_bits

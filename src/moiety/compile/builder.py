@@ -45,7 +45,7 @@ class Options:
     """Of activations that reach 1 or more; smaller ones get more, see :meth:`Builder.activation_fraction`."""
     weight_fraction: int = 16
     """Of weights that reach 1; see :meth:`Builder.weight_fraction`."""
-    table_fraction: int = 32
+    table_fraction: int = 30
     """Fraction bits of looked-up activations; the next product's truncation removes them."""
     row_fraction: int = 40
     """Fraction bits of looked-up reciprocals and inverse roots, one a row."""
@@ -221,8 +221,8 @@ class Builder:
             return x
         out = x
         if (gain := x.gain) is not None:
-            x = self.rescaled(x, self.options.activation_fraction)
             fraction = self.weight_fraction(gain)
+            x = self.fitting_weight(x, fraction, x.bound)
             node = self.emit("multiply", x.node, self.weight(gain, fraction, packed=False))
             out = replace(x, node=node, fraction=x.fraction + fraction)
         if x.shift is not None:
@@ -231,25 +231,26 @@ class Builder:
         return replace(out, gain=None, shift=None)
 
     def settled(self, x: Secret, fraction: int | None = None) -> Secret:
-        """x as a plain value of factor 1 at the activations' fraction: what two branches can be added in."""
+        """x as a plain value of factor 1 at the activations' fraction."""
         x = self.plain(x)
-        target = self.activation_fraction(x.bound) if fraction is None else fraction
-        if x.factor != 1.0:
-            power = math.log2(abs(x.factor))
-            if x.factor > 0 and power == round(power):
-                x = replace(
-                    x,
-                    node=self.emit("as_fraction", x.node, fraction=x.fraction - round(power)),
-                    fraction=x.fraction - round(power),
-                    factor=1.0,
-                )
-            else:
-                x = self._absorb_factor(x)
-        if x.fraction < target:
-            lift = target - x.fraction
-            node = self.emit("scale", x.node, factor=1 << lift, fraction=lift)
-            return replace(x, node=node, fraction=target)
-        return self.rescaled(x, target)
+        return self.at_fraction(self.of_factor_one(x), self.activation_fraction(x.bound) if fraction is None else fraction)
+
+    def of_factor_one(self, x: Secret) -> Secret:
+        """A plain x without its factor: a power of two only moves the fraction."""
+        if x.factor == 1.0:
+            return x
+        power = math.log2(abs(x.factor))
+        if x.factor < 0 or power != round(power):
+            return self._absorb_factor(x)
+        fraction = x.fraction - round(power)
+        return replace(x, node=self.emit("as_fraction", x.node, fraction=fraction), fraction=fraction, factor=1.0)
+
+    def at_fraction(self, x: Secret, fraction: int) -> Secret:
+        """The same value with more fraction bits, which is free, or fewer."""
+        if x.fraction < fraction:
+            lift = fraction - x.fraction
+            return replace(x, node=self.emit("scale", x.node, factor=1 << lift, fraction=lift), fraction=fraction)
+        return self.rescaled(x, fraction)
 
     def _absorb_factor(self, x: Secret) -> Secret:
         """Multiply by the factor itself, to 16 significant bits; a large one finds the fraction bits that it magnifies."""

@@ -1,5 +1,6 @@
 """Lowering of arithmetic: sums, products, means, powers, quotients."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -94,16 +95,25 @@ def with_room(b: Builder, x: Secret, bound: float) -> Secret:
 
 
 def aligned(b: Builder, x: Secret, y: Secret) -> tuple[Secret, Secret]:
-    """Two secrets at one fraction and one factor, so that their words can be added."""
+    """Two secrets at one fraction and one factor, so that their words can be added: that of the finer one, if that leaves the sum room.
+
+    Left-over bits of a product then stay until a consumer of the sum needs them gone, as a norm does anyway.
+    """
     x, y = b.plain(x), b.plain(y)
-    fraction = b.activation_fraction(max(x.bound, y.bound))
-    if x.factor == y.factor:
-        if x.fraction == y.fraction:
-            return x, y
-        low = min(x.fraction, y.fraction)
-        if low >= fraction:
-            return b.rescaled(x, low), b.rescaled(y, low)
-    return b.settled(x, fraction), b.settled(y, fraction)
+    if x.factor != y.factor:
+        x, y = b.of_factor_one(x), b.of_factor_one(y)
+    low, fraction = sorted((x.fraction, y.fraction))
+    bound = max(x.bound, y.bound)
+    room = room_in_sum(bound / x.factor, max(x.shape[-1:], y.shape[-1:]))
+    if fraction > room:
+        least = b.activation_fraction(bound)
+        fraction = low if least <= low <= room else least
+    return b.at_fraction(x, fraction), b.at_fraction(y, fraction)
+
+
+def room_in_sum(bound: float, width: tuple[int, ...]) -> int:
+    """Fraction bits of a sum within ``bound`` that leave a norm over its last axis, of that width, room: it takes ``n x - sum x``."""
+    return math.floor(ROOM - 1 - math.log2(max(bound, 1e-9) * max((1, *width))))
 
 
 def as_public(value: Any) -> Public:

@@ -1,5 +1,6 @@
 """Lowering of softmax and attention."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from moiety.compile.calibrate import Range, valid_pairs
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_masked
 from moiety.compile.rules_arithmetic import added, negative
-from moiety.compile.rules_functions import LOGARITHM
+from moiety.compile.rules_functions import LOGARITHM, LOGARITHM_FRACTION
 from moiety.compile.rules_powers import RELATIVE
 from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Wanted
@@ -25,8 +26,9 @@ def softmax(call: Call) -> Secret:
     """Softmax over one axis, of the scores that a public mask lets count."""
     b, (x, mask) = call.builder, _scores(call)
     found = b.range_of(call.site + "|scores")
-    sums = _exponentials(b, x, mask, found)
-    weights = b.multiply(b.rescaled(sums.terms, 16), sums.reciprocal(b), x.shape, 1.5)
+    sums = _exponentials(b, x, mask, found, centred=False)
+    terms = b.rescaled(sums.terms, 16 + sums.deep)
+    weights = b.multiply(terms, sums.reciprocal(b, ROOM - 2 - terms.fraction), x.shape, 1.5)
     return _axis_back(b, weights, call.shape, _axis(call.args[1], len(call.shape)))
 
 
@@ -85,7 +87,8 @@ def _axis_back(b: Builder, x: Secret, shape: tuple[int, ...], dim: int) -> Secre
 
 @rule(aten.scaled_dot_product_attention.default)
 def attention(call: Call) -> Secret:
-    """softmax(q k^T scale) v with a public mask: scores 1 round, row maximum log2(n), exp 2, then sums and values in parallel."""
+    """softmax(q k^T scale) v with a public mask: scores 1 round, row maximum log2(n) if they spread, exp 2, then sums and values in
+    parallel 2, product 1."""
     b = call.builder
     secret = next((x for x in call.args[:3] if isinstance(x, Secret)), None)
     if secret is None:
@@ -101,13 +104,12 @@ def attention(call: Call) -> Secret:
     shape = (*q.shape[:-1], k.shape[-2])
     scores = b.multiply(q, swapped, shape, found.bound * b.options.margin / scale, "matmul")
     scores = _biased(call, replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin))
-    sums = _exponentials(b, scores, _mask(call, shape), found)
+    sums = _exponentials(b, scores, _mask(call, shape), found, centred=False)
     weights = sums.terms
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
-    # one word a row gives up the bits that would leave the layer behind no room, so that the values themselves need no truncation
-    mixed = b.settled(mixed)
-    room = ROOM - mixed.fraction - b.options.weight_fraction - 4 - np.log2(v.bound * 1.1 + 1e-9)
-    inverse = b.rescaled(sums.reciprocal(b), max(int(room), 13 + int(np.ceil(np.log2(shape[-1] * weights.bound)))))
+    # while the reciprocals are looked up, the values give up their left-over bits
+    mixed = b.settled(mixed, b.options.activation_fraction + sums.deep)
+    inverse = sums.reciprocal(b, ROOM - 1 - mixed.fraction - max(0, int(np.ceil(np.log2(v.bound * 1.1 + 1e-9)))))
     return _without_blind_rows(call, b.multiply(mixed, inverse, call.shape, v.bound * 1.1))
 
 
@@ -175,43 +177,110 @@ def _without_dead_rows(b: Builder, x: Secret, mask: Public | None) -> tuple[Secr
 
 
 class _Sums(NamedTuple):
-    """exp(x - c) under the mask and its sum over the last axis; ``top``: c, within one step of the row's maximum."""
+    """exp(x - c) under the mask and its sum over the last axis; ``top``: c, within one step of the row's maximum, or -1 if public."""
 
     top: int
     terms: Secret
     total: Secret
     least: float
     """What no sum is below."""
+    most: float
+    """What no sum is above."""
+    deep: int = 0
+    """How many bits the largest term of a row may lie below 1."""
+    lift: Public | None = None
+    """Powers of two by which rows of few terms are lifted, so that sums span fewer octaves."""
 
-    def reciprocal(self, b: Builder) -> Secret:
-        """Of the sum of each row."""
-        low, high = self._ends()
-        return b.table(activations.reciprocal, self.total, low, high, b.options.row_fraction, RELATIVE, 1.1 / self.least)
+    def reciprocal(self, b: Builder, fraction: int) -> Secret:
+        """Of the sum of each row, at no more than ``fraction`` fraction bits."""
+        fraction, bound = min(b.options.row_fraction, fraction), 1.1 / self.least
+        if self.lift is None:
+            return b.table(activations.reciprocal, self.total, *self._ends(), fraction, RELATIVE, bound)
+        words = b.encoded(self.lift, 0)
+        lifted = replace(self.total, node=b.emit("multiply_public", self.total.node, words, fraction=0), bound=self.most)
+        found = b.table(activations.reciprocal, lifted, *self._ends(), fraction, RELATIVE, bound)
+        return replace(found, node=b.emit("multiply_public", found.node, words, fraction=0), bound=bound * _largest(self.lift))
 
     def logarithm(self, b: Builder) -> Secret:
         """Of the sum of each row."""
         low, high = self._ends()
         bound = max(abs(np.log(low)), abs(np.log(high)))
-        return b.table(activations.log, self.total, low, high, b.options.table_fraction, LOGARITHM, float(bound))
+        return b.table(activations.log, self.total, low, high, LOGARITHM_FRACTION, LOGARITHM, float(bound))
 
     def _ends(self) -> tuple[float, float]:
-        return self.least * 0.98, self.terms.shape[-1] * self.terms.bound * 1.01
+        return self.least * 0.98, self.most * 1.01
 
 
-def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range) -> _Sums:
+def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range, *, centred: bool = True) -> _Sums:
+    """Terms and sums of a softmax. If they need not be ``centred`` at the row's maximum, they are at a public number where that serves."""
     x, mask = _without_dead_rows(b, x, mask)
+    puma = b.variant("softmax") == "puma"
+    if not centred and not puma and (flat := _flat(b, x, mask, found)) is not None:
+        return flat
     valid = [] if mask is None else [b.encoded(mask, 0)]
     top, step = _top(b, x, mask, valid, found.bound)
-    puma = b.variant("softmax") == "puma"
     below = b.emit("subtract", *((x.node, top) if puma else (top, x.node)))
-    kept = b.emit("multiply_public", below, valid[0], fraction=0) if valid else below
-    # pairs that do not count are looked up at zero, inside the table, and then multiplied by zero
-    e = (_puma_exp if puma else _exp_table)(b, replace(x, node=kept), step, found.spread)
-    if valid:
-        e = replace(e, node=b.emit("multiply_public", e.node, valid[0], fraction=0))
-    axis = len(x.shape) - 1
-    total = replace(e, node=b.emit("total", e.node, axes=(axis,), keepdims=True), shape=(*x.shape[:-1], 1))
-    return _Sums(top, e, total, float(np.exp(-step)) * e.bound / float(np.exp(step)))
+    exp = _puma_exp if puma else _exp_table
+    e, total = _summed(b, replace(x, node=below), mask, lambda below: exp(b, below, step, found.spread))
+    return _Sums(top, e, total, float(np.exp(-step)) * e.bound / float(np.exp(step)), x.shape[-1] * e.bound)
+
+
+def _summed(b: Builder, below: Secret, mask: Public | None, exp: Callable[[Secret], Secret]) -> tuple[Secret, Secret]:
+    """``exp`` of the pairs that count, zeros elsewhere, and the sums over the last axis."""
+    shape = below.shape
+    if mask is None:
+        e = exp(below)
+    elif mask.rows is None:
+        places = b.constant(torch.broadcast_to(mask.value, shape).flatten().nonzero().flatten().numpy().astype(np.uint64))
+        e = exp(replace(below, node=b.emit("gather", below.node, places), shape=b.constants[b.nodes[places].params["index"]].shape))
+        e = replace(e, node=b.emit("pile", e.node, places, shape=shape), shape=shape)
+    else:  # sizes must not move with the position: what does not count is looked up at zero, inside the table, and multiplied by zero
+        valid = b.encoded(mask, 0)
+        e = exp(replace(below, node=b.emit("multiply_public", below.node, valid, fraction=0)))
+        e = replace(e, node=b.emit("multiply_public", e.node, valid, fraction=0))
+    total = b.emit("total", e.node, axes=(len(shape) - 1,), keepdims=True)
+    return e, replace(e, node=total, shape=(*shape[:-1], 1))
+
+
+FLAT = 6.0
+"""Scores that lie within so many nats, margin included, need no maximum: exp of their distance from a public number loses few bits."""
+
+
+def _flat(b: Builder, x: Secret, mask: Public | None, found: Range) -> _Sums | None:
+    """exp(x - c) for a public c, by calibration the largest score with its margin; None where scores may lie too far below it.
+
+    Saves the rounds of the maximum. A term has more fraction bits instead, and so has whatever it is multiplied by.
+    """
+    reach = (b.options.margin - 1) * found.bound + x.unit
+    high, span = found.high + reach, found.high - found.low + 2 * reach
+    if span > FLAT:
+        return None
+    deep = int(np.ceil(span / np.log(2)))
+    below = b.emit("add_public", b.emit("negate", x.node), b.encoded(Public(high), x.fraction, x.factor))
+    wanted = Wanted(2.0**-11, float(np.exp(-span)))
+
+    def terms(below: Secret) -> Secret:
+        return b.table(activations.decay, below, 0.0, span, b.options.table_fraction + deep, wanted, 1.0)
+
+    e, total = _summed(b, replace(x, node=below), mask, terms)
+    count, lift = x.shape[-1], _lifts(mask)
+    octave = count if lift is None else 2 ** (count.bit_length() - 1)
+    return _Sums(-1, e, total, octave * float(np.exp(-span)), count if lift is None else 2 * octave, deep, lift)
+
+
+def _lifts(mask: Public | None) -> Public | None:
+    """For every row 2^(K-k), where 2^K and 2^k are the largest powers within the row's length and within the number of its terms."""
+
+    def lift(m: torch.Tensor) -> torch.Tensor:
+        count = m.sum(-1, keepdim=True)
+        return 2.0 ** (m.shape[-1].bit_length() - 1 - torch.floor(torch.log2(count.double())))
+
+    found = None if mask is None else known("lift", lift, mask)
+    return found if isinstance(found, Public) else None
+
+
+def _largest(x: Public) -> float:
+    return max(float(row.max()) for row in ([x.value] if x.rows is None else x.rows))
 
 
 def _exp_table(b: Builder, below: Secret, step: float, spread: float) -> Secret:

@@ -111,6 +111,8 @@ def _by_table(call: Call, x: Secret, ends: tuple[float, float], f: Function, wan
 
 
 LOGARITHM = Wanted(2.0**-12)
+LOGARITHM_FRACTION = 32
+"""Fraction bits of looked-up logarithms, whose range is wide."""
 LOGARITHMS: dict[Any, float] = {aten.log.default: 1.0, aten.log2.default: 1 / math.log(2), aten.log10.default: 1 / math.log(10)}
 
 
@@ -119,7 +121,7 @@ def logarithm(call: Call) -> Secret:
     """A logarithm of positive values, within 2^-12 of that of what the input's own resolution makes of them."""
     b, (low, high) = call.builder, positive_range(call)
     bound = max(abs(math.log(low)), abs(math.log(high)))
-    found = b.table(activations.log, call.args[0], low, high, b.options.table_fraction, LOGARITHM, bound)
+    found = b.table(activations.log, call.args[0], low, high, LOGARITHM_FRACTION, LOGARITHM, bound)
     factor = LOGARITHMS[call.node.target]
     return found if factor == 1 else scaled(b, found, factor, call.shape, call.bound)
 
@@ -132,7 +134,7 @@ def log1p(call: Call) -> Secret:
         raise UnsupportedOp(f"log1p in {b.module} was calibrated at {low:g}; it needs values above -1")
     low, high = (1 + low) / margin - 1, (1 + high) * margin - 1
     bound = max(abs(math.log1p(low)), abs(math.log1p(high)), 2.0**-6)
-    return b.table(activations.log1p, call.args[0], low, high, b.options.table_fraction, LOGARITHM, bound)
+    return b.table(activations.log1p, call.args[0], low, high, LOGARITHM_FRACTION, LOGARITHM, bound)
 
 
 PERIODIC: dict[Any, Function] = {aten.sin.default: activations.sine, aten.cos.default: activations.cosine}

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Builder, Index, Layer, Owned, Public, Secret
+from moiety.compile.builder import ROOM, Builder, Index, Layer, Owned, Public, Secret
 from moiety.compile.known import described, known, reach
 from moiety.compile.lower import Call, aten, rule
-from moiety.compile.rules_arithmetic import added, scaled, times_owned
+from moiety.compile.rules_arithmetic import added, room_in_sum, scaled, times_owned
 from moiety.compile.rules_shape import as_secret, one_hot_input
 from moiety.errors import InputError, UnsupportedOp
 
@@ -107,6 +107,30 @@ def as_owned(value: Any) -> Any:
     return value
 
 
+MOVES = {
+    aten.clone.default,
+    aten.dropout.default,
+    aten.flatten.using_ints,
+    aten.reshape.default,
+    aten.transpose.int,
+    aten.view.default,
+}
+
+
+def _room_behind(call: Call) -> int:
+    """Fraction bits of a layer's result that leave what follows room: where all that happens to it is that another value is added, the
+    sum and a norm of it."""
+    node = call.node
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.target is aten.add.Tensor:
+            bound = call.builder.range_of(call.lowering.sites[node]).bound * call.builder.options.margin
+            return room_in_sum(bound, node.meta["val"].shape[-1:])
+        if node.target not in MOVES:
+            break
+    return ROOM
+
+
 def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None, bound: float) -> Secret:
     """x @ w + bias, with a pending gain and shift of x folded into the weights by their owner."""
     b = call.builder
@@ -118,6 +142,8 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None, bound: float) -
     x = replace(x, gain=None, shift=None)
     fraction = b.weight_fraction(w)
     x = b.fitting_weight(x, fraction, bound)
+    # small weights do without some of the bits that they have more than others
+    fraction = min(fraction, max(b.options.weight_fraction, _room_behind(call) - x.fraction))
     product = x.fraction + fraction
     terms = [] if bias is None else [b.weight(bias, product, packed=False, factor=x.factor)]
     node = b.emit("linear", x.node, b.weight(w, fraction, packed=True), *terms)

@@ -17,8 +17,8 @@ from moiety.errors import UnsupportedOp
 
 @rule(aten.layer_norm.default)
 def layer_norm(call: Call) -> Secret:
-    """Over the last axes. Rounds: spread 1, inverse root 2 (more for a wide range), product and truncation 2. Where it is one axis,
-    gain and shift stay pending."""
+    """Over the last axes. Rounds: truncation 1, squares 1, inverse root 2 (more for a wide range), product 1. Where it is one axis, gain
+    and shift stay pending."""
     b, x, inner = call.builder, call.args[0], tuple(call.args[1])
     gain, shift = (as_owned(call.arg(place, name)) for place, name in ((2, "weight"), (3, "bias")))
     if any(value is not None and not isinstance(value, Owned) for value in (gain, shift)):
@@ -36,20 +36,41 @@ def layer_norm(call: Call) -> Secret:
 
 
 def _normal(call: Call, x: Secret, eps: float) -> Secret:
-    """(x - mean) / sqrt(var + eps) over the last axis, its variance as calibrated at this operation."""
+    """(x - mean) / sqrt(var + eps) over the last axis, its variance as calibrated at this operation.
+
+    What is normalised is ``gain * (x - mean)``, which the sums give exactly: the result is the same.
+    """
     b, n, found = call.builder, x.shape[-1], call.builder.range_of(call.site + "|variance")
     margin = 2 * b.options.margin
     low, high = (found.low + eps) / margin, (found.high + eps) * margin
-    x = b.settled(x, min(b.activation_fraction(x.bound), int((ROOM - np.log2(high * n**2)) / 2)))  # n^2 var stays within the ring
-    spread = b.emit("spread", x.node)
-    eps_words = b.encoded(Public(eps * n**2), 2 * x.fraction)
-    shifted = Secret(b.emit("add_public", spread, eps_words), (*x.shape[:-1], 1), 2 * x.fraction, high * n**2)
-    # 1 / (n sigma): with n (x - mean) the factor n cancels, and |x - mean| / sigma <= sqrt(n)
-    fraction = int(min(ROOM - 1 - x.fraction - np.log2(n) / 2, ROOM - 2 + np.log2(n * low**0.5)))
-    inverse = inverse_roots(b, shifted, low * n**2, high * n**2, fraction, 1 / (n * low**0.5))
-    total = b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True)
-    centred = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=0), total)
-    return b.settled(b.multiply(Secret(centred, x.shape, x.fraction, 2 * n * x.bound), inverse, x.shape, n**0.5))
+    centred, gain = _centred(b, x, min(2 * x.bound, (n * high) ** 0.5))
+    low, high, eps = low * gain**2, high * gain**2, eps * gain**2
+    # a unit is 2^-14 of the least deviation
+    fine = b.options.activation_fraction - math.floor(math.log2(low) / 2)
+    centred = b.rescaled(centred, min(fine, math.floor((ROOM - math.log2(n * high)) / 2)))
+    node = b.emit("sum_of_squares", centred.node)
+    variance = Secret(node, (*x.shape[:-1], 1), 2 * centred.fraction, high, 1 / n)
+    words = b.encoded(Public(eps), variance.fraction, variance.factor)
+    variance = replace(variance, node=b.emit("add_public", node, words))
+    inverse = inverse_roots(b, variance, low, high, b.options.row_fraction, low**-0.5)
+    normal = b.multiply(centred, inverse, x.shape, n**0.5)
+    reach = max(normal.bound, call.bound)  # by which it goes on, with a gain and shift that are still pending
+    return b.rescaled(normal, math.floor(ROOM - math.log2(reach / normal.factor)))
+
+
+def _centred(b: Builder, x: Secret, bound: float) -> tuple[Secret, float]:
+    """``gain * (x - mean)`` over the last axis, of factor 1, and that gain; x - mean is within ``bound``.
+
+    ``n x - sum x`` is exact, and the bits that it has more than x are left over.
+    """
+    x, n = b.plain(x), x.shape[-1]
+    excess = math.ceil(math.log2(max(bound, 1e-9) * n / x.factor) + x.fraction - ROOM)
+    x = b.rescaled(x, x.fraction - max(0, excess))
+    fraction = x.fraction + n.bit_length() - 1
+    total = b.emit("as_fraction", b.emit("total", x.node, axes=(len(x.shape) - 1,), keepdims=True), fraction=fraction)
+    node = b.emit("subtract", b.emit("scale", x.node, factor=n, fraction=fraction - x.fraction), total)
+    gain = n * 2.0 ** (x.fraction - fraction) / x.factor
+    return Secret(node, x.shape, fraction, bound * gain), gain
 
 
 @rule(aten.group_norm.default)

@@ -9,11 +9,14 @@ from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import negative, product, square
 from moiety.compile.tables import Wanted
-from moiety.errors import UnsupportedOp
+from moiety.errors import PlanError, UnsupportedOp
 from moiety.mpc.functions import activations
 from moiety.mpc.functions.puma_root import root_fraction
 
 RELATIVE = Wanted(2.0**-11.8, 0.0)
+LEAN = ((20, Wanted(2.0**-13, 0.0, index_bits=12, degree=1)), (28, Wanted(2.0**-11.8, 0.0, index_bits=12)))
+"""Tables of one value a row that leave products of it room, first choice first: fraction bits beyond the integer bits of the inverse of
+the least value, and what is wanted. A line's coefficients need some 6 bits beyond those of the value, a quadratic's more."""
 
 
 def positive_range(call: Call) -> tuple[float, float]:
@@ -35,6 +38,10 @@ def inverse_root(call: Call) -> Secret:
 def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int, bound: float) -> Secret:
     """1/sqrt(x) for x in [low, high]: by table at ``fraction``, or in the variant that this layer chose."""
     if b.variant("rsqrt") == "exact":
+        for more, wanted in LEAN:
+            lean = more + math.ceil(math.log2(high) / 2)
+            if 0 < lean < fraction and (found := _lean(b, x, low, high, lean, wanted, bound)) is not None:
+                return found
         return b.table(activations.rsqrt, x, low, high, fraction, RELATIVE, bound)
     x = b.in_units(x, low, high)
     b.check(x, low, high)
@@ -42,6 +49,14 @@ def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int,
     least = max(0, min(top - 2, math.floor(math.log2(low / x.unit))))
     node = b.emit("puma_rsqrt", x.node, low=least, high=top)
     return Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
+
+
+def _lean(b: Builder, x: Secret, low: float, high: float, fraction: int, wanted: Wanted, bound: float) -> Secret | None:
+    """1/sqrt(x) with so few fraction bits that products of it need no truncation; None where the range is too wide for that."""
+    try:
+        return b.table(activations.rsqrt, x, low, high, fraction, wanted, bound)
+    except PlanError:
+        return None
 
 
 @rule(aten.sqrt.default)

@@ -33,12 +33,14 @@ Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class Wanted(NamedTuple):
     """What a function must achieve: ``error`` absolute; with ``floor``, relative to the value but never to less than ``floor``.
 
-    ``index_bits``: log2 of the most cells that it is worth; below the largest, several levels are not tried either.
+    ``index_bits``: log2 of the most cells that it is worth; below the largest, several levels are not tried either. ``degree``: of the
+    polynomial in each cell; a line needs more cells, and fewer fraction bits of its coefficients.
     """
 
     error: float
     floor: float | None = None
     index_bits: int = INDEX_BITS[-1]
+    degree: int = 2
 
 
 class Span(NamedTuple):
@@ -75,7 +77,7 @@ class Choice(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
-    """The smallest quadratic table of ``f`` on ``span``; several levels where one would need more than 2^13 cells.
+    """The smallest table of ``f`` on ``span``; several levels where one would need more than 2^13 cells.
 
     Raises PlanError when even four levels miss the wanted error.
     """
@@ -96,7 +98,8 @@ def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
 
 
 def _smallest(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
-    """The fewest uniform cells that serve, or the best there is. A bit more divides a quadratic's error by 8: that says where to look."""
+    """The fewest uniform cells that serve, or the best there is. A bit more divides a quadratic's error by 8, a line's
+    by 4: that says where to look."""
     tried: dict[int, Choice] = {}
 
     def serves(bits: int) -> bool:
@@ -108,7 +111,7 @@ def _smallest(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
     bits = START
     if not serves(bits):
         excess = min(tried[bits].error, 2.0**40) / wanted.error
-        bits = min(last, bits + math.ceil(math.log2(max(excess, 1.5)) / 3))
+        bits = min(last, bits + math.ceil(math.log2(max(excess, 1.5)) / (wanted.degree + 1)))
     while bits < last and not serves(bits):
         bits += 1
     while bits > first and serves(bits - 1):
@@ -120,7 +123,7 @@ def _best_resolution(f: Function, covered: Span, used: Span, fraction: int, want
     """Cells of the likely best resolution, else of one next to it."""
     best = Choice((), math.inf)
     for window in _windows(f, used, fraction, wanted, covered, index_bits)[:3]:
-        table = _fitted(f, covered, window, fraction)
+        table = _fitted(f, covered, window, fraction, wanted.degree)
         if table is not None:
             error = max(_error(f, window, table, used, wanted, ahead) for ahead in (0, 1))
             if error < best.error:
@@ -141,18 +144,18 @@ def _windows(f: Function, used: Span, fraction: int, wanted: Wanted, covered: Sp
 
     def loss(window: Window) -> float:
         dropped = slope * used.unit * ((1 << window.drop) - 1)
-        rounded = 2.0 ** (2 * window.cell_bits - fraction - 1) / float(np.min(scale))
+        rounded = 2.0 ** (wanted.degree * window.cell_bits - fraction - 1) / float(np.min(scale))
         return dropped + rounded
 
     return sorted(windows, key=lambda window: (loss(window), window))
 
 
-def _fitted(f: Function, span: Span, window: Window, fraction: int) -> Table | None:
+def _fitted(f: Function, span: Span, window: Window, fraction: int, degree: int) -> Table | None:
     """Fit ``f`` on the window, held constant outside the span so that spare cells stay finite; None if it does not fit the ring."""
     margin = 2.5 * window.cell * span.unit
     low = max(span.low - margin, span.low / 2) if span.low > 0 else span.low - margin
     try:
-        return fit(lambda x: f(np.clip(x, low, span.high + margin)), window, span.unit, fraction)
+        return fit(lambda x: f(np.clip(x, low, span.high + margin)), window, span.unit, fraction, degree)
     except ProtocolMisuse:
         return None
 
@@ -200,7 +203,7 @@ def _levels(f: Function, span: Span, fraction: int, wanted: Wanted, index_bits: 
         return None
     covered = span._replace(low=base + (INSIDE - 2) * cell)
     for window in _windows(f, covered, fraction, wanted, span, index_bits):
-        coarse = _fitted(f, covered, window, fraction)
+        coarse = _fitted(f, covered, window, fraction, wanted.degree)
         if coarse is None:
             continue
         coarse.coefficients[0, (coarse.coefficients == 0).all(0)] = 1  # zeros say that a finer level serves a cell
