@@ -8,6 +8,7 @@ A (key, nonce) pair must never serve two draws; callers derive nonces from the a
 no state but the key.
 """
 
+import mmap
 import struct
 from math import prod
 from typing import Final
@@ -35,9 +36,6 @@ _GCM_IN_PLACE: Final = hasattr(AESGCM, "encrypt_into")
 
 BACKEND: Final = "aes-128-gcm" if _GCM_IN_PLACE else "aes-128-ctr"
 """Which form of the same stream serves ordinary draws."""
-
-_zeros = np.zeros(_CTR_AT_ONCE, dtype=np.uint8)
-_zeros.flags.writeable = False
 
 
 class Prg:
@@ -116,14 +114,21 @@ def _sizes(shape: int | tuple[int, ...]) -> tuple[int, ...]:
     return sizes
 
 
+def _zero_bytes(count: int) -> NDArray[np.uint8]:
+    """Zeros that take no memory, however many: of what is mapped and only ever read, the system keeps one page."""
+    held = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    return np.frombuffer(held, dtype=np.uint8)
+
+
+_zeros = _zero_bytes(_CTR_AT_ONCE)
+
+
 def _kept_zeros(count: int) -> NDArray[np.uint8]:
     """A view of ``count`` zero bytes; the buffer grows by doubling and is replaced whole, so threads may share it."""
     global _zeros
     zeros = _zeros
     if zeros.size < count:
-        zeros = np.zeros(1 << (count - 1).bit_length(), dtype=np.uint8)
-        zeros.flags.writeable = False
-        _zeros = zeros
+        zeros = _zeros = _zero_bytes(1 << (count - 1).bit_length())
     return zeros[:count]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from moiety.mpc.share import Opaque, dtype_of
 
 Term = tuple[int, ...]
 Outputs = tuple[tuple[Term, ...], ...]
+PIECE_OCTETS = 1 << 14
+"""Octets of a plane that are computed at a time, so that products on the way stay in a cache."""
 MOST_FACTORS = 4
 """Products of more bits would double the dealt bits with every further factor."""
 
@@ -29,6 +31,12 @@ MOST_FACTORS = 4
 def octets(count: int) -> int:
     """Octets that hold ``count`` packed bits."""
     return -(-count // 8)
+
+
+def pieces(count: int) -> Iterator[tuple[Any, ...]]:
+    """Places of the last axis, some at a time: what is computed on the way to a result then takes little room, and stays near."""
+    for start in range(0, count, PIECE_OCTETS):
+        yield (..., slice(start, start + PIECE_OCTETS))
 
 
 def size(shape: tuple[int, ...]) -> int:
@@ -144,16 +152,17 @@ def polynomial_shares(party: Party, planes: Planes, shape: tuple[int, ...], outp
     dealt = party.deal((len(products), *shape), make, 8, kind=Kind.BIT_PAD, xor=True) if products else None
     if planes.masked is None or planes.mask is None:
         return None
-    known = _Known(planes.masked)
-    own: dict[Term, Words] = {(i,): mask for i, mask in enumerate(planes.mask)}
-    if dealt is not None:
-        own.update(zip(products, dealt, strict=True))
     out = np.zeros((len(outputs), *shape), np.uint8)
-    for total, (public, mixed) in zip(out, recipe.sums, strict=True):
-        if party.leads:
-            total ^= known.total(public)
-        for masks, factors in mixed:
-            total ^= known.total(factors) & own[masks]
+    for piece in pieces(shape[-1]):
+        known = _Known(planes.masked[piece])
+        own: dict[Term, Words] = {(i,): mask for i, mask in enumerate(planes.mask[piece])}
+        if dealt is not None:
+            own.update(zip(products, dealt[piece], strict=True))
+        for total, (public, mixed) in zip(out[piece], recipe.sums, strict=True):
+            if party.leads:
+                total ^= known.total(public)
+            for masks, factors in mixed:
+                total ^= known.total(factors) & own[masks]
     return out
 
 

@@ -24,23 +24,25 @@ async def clamp(party: Party, x: Share, low: int | None, high: int | None, bits:
         raise ProtocolMisuse(f"{x!r} cannot be held between {low} and {high}")
     ends = [end for end in (high, low) if end is not None]
     less = await below(party, x, ends, bits)
-    beyond = [_beyond(party, x, end, bit) for end, bit in zip(ends, less, strict=True)]
-    moved = await reshare(party, _moved(beyond, high is None), x.shape, x.fraction, x.bits)
+    moved = await reshare(party, _moved(party, x, ends, less, low_alone=high is None), x.shape, x.fraction, x.bits)
     return x + moved if high is None else moved.plus_public(_word(x, high))
 
 
 def _beyond(party: Party, x: Share, end: int, bit: BitShare) -> Words | None:
     """Additive shares of ``[x < end] (x - end)``."""
-    return select_shares(party, bit, [x.plus_public(_word(x, -end))], x.bits).products[0]
+    return select_shares(party, bit, [x.plus_public(_word(x, -end))], x.bits, want_bit=False).products[0]
 
 
-def _moved(beyond: list[Words | None], low_alone: bool) -> Words | None:
-    held = [share for share in beyond if share is not None]
-    if not held:
-        return None
+def _moved(party: Party, x: Share, ends: list[int], less: list[BitShare], *, low_alone: bool) -> Words | None:
+    """Additive shares of ``b (x - high) - a (x - low)``, without what belongs to an end that there is not."""
+    total = _beyond(party, x, ends[0], less[0])
     if low_alone:
-        return np.negative(held[0])
-    return held[0] - held[1] if len(held) > 1 else held[0]
+        return None if total is None else np.negative(total, out=total)
+    for end, bit in zip(ends[1:], less[1:], strict=True):
+        share = _beyond(party, x, end, bit)
+        if total is not None:
+            total -= share
+    return total
 
 
 def _word(like: Share, value: int) -> Words:

@@ -22,6 +22,7 @@ from moiety.mpc.functions.bits import (
     join,
     octets,
     open_shares,
+    pieces,
     polynomial_shares,
     remask,
     size,
@@ -138,13 +139,15 @@ async def borrows(party: Party, task: Subtraction, *, top: int | None = None, ex
     With ``top = carries`` that is the sign of the difference. ``opened``: the bits themselves, known to P1 and P2, by the last level's
     message. Rounds and bytes as :func:`sign` and :func:`below` say.
     """
-    shares, nodes = _lowest(party, task), sum(count for _, _, count in task.batches())
+    nodes = sum(count for _, _, count in task.batches())
+    shares = _lowest(party, task)
     last = _top_share(party, task, top)
     if party.leads and extra is not None:
         last = extra if last is None else last ^ extra
-    task = task.without_bits()
+    task, shares = task.without_bits(), _finish(shares, last, nodes)
     spoken = open_shares if opened and nodes == 1 else remask
-    level = await spoken(party, _finish(shares, last, nodes), (task.thresholds, 2 * nodes - 1, task.octets))
+    level = await spoken(party, shares, (task.thresholds, 2 * nodes - 1, task.octets))
+    del shares
     while nodes > 1:
         spoken = open_shares if opened and nodes <= RADIX else remask
         level, nodes = await _combine(party, level, nodes, task, last, spoken)
@@ -184,7 +187,7 @@ def group_shares(party: Party, task: Subtraction) -> tuple[Words, Words] | None:
         dealt = party.deal(shape, make, 8, kind=Kind.BIT_PAD, xor=True)
         if dealt is not None and task.values is not None:
             planes = task.value_planes(first, width * count).reshape(task.thresholds, count, width, task.octets)
-            out.append(_group_shares(~planes.transpose(2, 0, 1, 3), dealt, party.leads))
+            out.append(_group_shares(planes.transpose(2, 0, 1, 3), dealt, party.leads))
     if not out:
         return None
     generate, passing = (np.concatenate([pair[i] for pair in out], 1) for i in (0, 1))
@@ -199,19 +202,30 @@ def _all_products(planes: Words) -> Words:
     return out
 
 
-def _group_shares(inverted: Words, dealt: Words, lead: bool) -> tuple[Words, Words]:
-    """Shares of (G, P) of groups of k bits from the inverted bits of m (k, ...) and shares of all products of mask bits.
+def _group_shares(planes: Words, dealt: Words, lead: bool) -> tuple[Words, Words]:
+    """Shares of (G, P) of groups of k bits from the bits of m (k, ..., octets) and shares of all products of mask bits.
+
+    A piece at a time: all products of the bits of m take 2^k / k times their room.
+    """
+    generate, passing = np.zeros_like(planes[0], order="C"), np.zeros_like(planes[0], order="C")
+    for piece in pieces(planes.shape[-1]):
+        _add_group_shares(~planes[piece], dealt[piece], generate[piece], passing[piece], lead)
+    return generate, passing
+
+
+def _add_group_shares(inverted: Words, dealt: Words, generate: Words, passing: Words, lead: bool) -> None:
+    """Add shares of G and P to zeros, from the inverted bits of m.
 
     P is the product of ``not m_i xor l_i``; G is the sum over j of ``not m_j and l_j`` and all ``not m_i xor l_i`` above j.
     """
     public, everything = _all_products(inverted), (1 << len(inverted)) - 1
-    generate, passing = np.zeros_like(inverted[0]), np.zeros_like(inverted[0])
     for masks, share in enumerate(dealt, 1):
         lowest = masks & -masks
         rest = everything & ~masks
         passing ^= public[rest] & share
         generate ^= public[lowest | (rest & ~(lowest - 1))] & share
-    return generate, passing ^ public[everything] if lead else passing
+    if lead:
+        passing ^= public[everything]
 
 
 class _Batch(NamedTuple):

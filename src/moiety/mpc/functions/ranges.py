@@ -1,9 +1,11 @@
 """Did any value leave its calibrated range? Counted in secret, so that one bit for a whole run is all that is ever opened."""
 
+from collections.abc import Awaitable
+
 import numpy as np
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions.bits import BitShare, octets, size, stacked_planes, to_planes
+from moiety.mpc.functions.bits import BitShare, Planes, octets, size, stacked_planes, to_planes
 from moiety.mpc.functions.compare import Subtraction, borrows, sign
 from moiety.mpc.functions.select import bit_to_share, bit_to_share_share
 from moiety.mpc.party import Party
@@ -29,18 +31,23 @@ async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Wor
     """
     if not 0 < high - low < 1 << (x.bits - 1):
         raise ProtocolMisuse(f"no range [{low}, {high}) to check in {x!r}")
-    width, count = np.uint64(high - low), size(x.shape)
-    values = extra = None
-    if x.masked is not None:
-        raised = wrap(x.masked - np.asarray(low, np.int64).astype(np.uint64), x.bits).ravel()
-        values = stacked_planes([raised, raised - width], x.bits)
-        extra = np.stack([to_planes((raised < width).astype(np.uint64), 1)[0], np.zeros(octets(count), np.uint8)])
-    mask = to_planes(x.mask, x.bits) if party.helps and x.mask is not None else None
-    found = await borrows(party, Subtraction(2, count, x.bits, values, mask), extra=extra)
+    found = await _borrows(party, x, np.asarray(low, np.int64).astype(np.uint64), np.uint64(high - low))
     inside = [part if part is None else part[0] ^ part[1] for part in found]
     outside = BitShare(x.shape, None if inside[0] is None else ~inside[0], inside[1])
     share = bit_to_share_share(party, outside, x.bits)
     return None if share is None else np.asarray(share.sum(-1, dtype=np.uint64))
+
+
+def _borrows(party: Party, x: Share, low: Words, width: np.uint64) -> Awaitable[Planes]:
+    """[u < H] by two borrows, for which nothing is held here any more when they are awaited."""
+    count = size(x.shape)
+    values = extra = None
+    if x.masked is not None:
+        raised = wrap(x.masked - low, x.bits).ravel()
+        values = stacked_planes([raised, raised - width], x.bits)
+        extra = np.stack([to_planes((raised < width).astype(np.uint64), 1)[0], np.zeros(octets(count), np.uint8)])
+    mask = to_planes(x.mask, x.bits) if party.helps and x.mask is not None else None
+    return borrows(party, Subtraction(2, count, x.bits, values, mask), extra=extra)
 
 
 async def not_zero(party: Party, counts: Share) -> Share:

@@ -15,7 +15,7 @@ from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.party import Party
 from moiety.mpc.rep3 import reshare
 from moiety.mpc.rounds import Words
-from moiety.mpc.share import Share, dtype_of, wrap
+from moiety.mpc.share import Share, wrap
 
 
 class Selected(NamedTuple):
@@ -25,10 +25,11 @@ class Selected(NamedTuple):
     products: list[Words | None]
 
 
-def select_shares(party: Party, bit: BitShare, xs: Sequence[Share], bits: int = 64) -> Selected:
+def select_shares(party: Party, bit: BitShare, xs: Sequence[Share], bits: int = 64, *, want_bit: bool = True) -> Selected:
     """Additive shares of ``bit`` and of ``bit * x`` for each x; the bit's shape must broadcast to that of x. 0 rounds.
 
-    Bytes an element: 8 dealt for the bit, 8 dealt for each x. Nobody learns anything: dealt shares are uniform.
+    Bytes an element: 8 dealt for the bit, 8 dealt for each x. Nobody learns anything: dealt shares are uniform. Without ``want_bit``
+    the bit's own share is not computed.
     """
     if any(x.bits != bits for x in xs):
         raise ProtocolMisuse(f"select in a ring of {bits} bits takes values of that ring")
@@ -38,18 +39,31 @@ def select_shares(party: Party, bit: BitShare, xs: Sequence[Share], bits: int = 
     if not party.evaluates or bit.masked is None or flag is None:
         return Selected(None, [None] * len(xs))
     known = bit.unpacked(bit.masked, bits)
-    flip = dtype_of(bits)(1) - known - known  # 1 - 2 mb
-    share = flip * flag + known if party.leads else flip * flag
-    products = [_selected(party, x, known, flip, flag, cross) for x, cross in zip(xs, crosses, strict=True)]
-    return Selected(wrap(share, bits), [wrap(p, bits) for p in products])
+    share = None
+    if want_bit:
+        share = _turned(flag.copy(), known)
+        if party.leads:
+            share += known
+        share = wrap(share, bits)
+    products = [_selected(party, x, known, flag, cross) for x, cross in zip(xs, crosses, strict=True)]
+    return Selected(share, [wrap(p, bits) for p in products])
 
 
-def _selected(party: Party, x: Share, known: Words, flip: Words, flag: Words, cross: Words | None) -> Words:
+def _turned(words: Words, known: Words) -> Words:
+    """``(1 - 2 mb) words`` in the place of the words."""
+    flip = known.dtype.type(1) - known
+    flip -= known
+    words *= flip
+    return words
+
+
+def _selected(party: Party, x: Share, known: Words, flag: Words, cross: Words | None) -> Words:
     """``mb [x] + (1 - 2 mb) (mx flag - cross)``: an evaluator's share of the bit times x."""
     out: Words = x.masked * flag
     out -= cross
-    out *= flip
-    out += known * party.additive(x)
+    out = _turned(out, known)
+    own = party.additive(x)
+    out += np.multiply(own, known, out=own) if own.shape == known.shape else own * known
     return out
 
 
@@ -66,7 +80,8 @@ async def bit_to_share(party: Party, bit: BitShare, bits: int = 64) -> Share:
 async def select(party: Party, bit: BitShare, x: Share) -> Share:
     """``bit * x``: x where the bit is 1, else 0, exactly (whatever x is). 1 round; 16 B dealt and 16 B exchanged an element."""
     shape = np.broadcast_shapes(bit.shape, x.shape)
-    return await reshare(party, select_shares(party, bit, [x], x.bits).products[0], shape, x.fraction, x.bits)
+    share = select_shares(party, bit, [x], x.bits, want_bit=False).products
+    return await reshare(party, share.pop(), shape, x.fraction, x.bits)
 
 
 async def choose(party: Party, bit: BitShare, x: Share, y: Share) -> Share:
