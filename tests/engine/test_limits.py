@@ -196,7 +196,7 @@ def test_limits_of_a_party(houses: list[member.House], threads: Threads) -> None
         (lambda s: s.deploy("more", [plans.chain(3000)], {}), "above the limit of 20000"),
         (lambda s: s.deploy("mlp", [plans.mlp(rows=2), plans.mlp(rows=3)], {}), "already has 2 plans here"),
         (lambda s: [s.deploy(name, [plans.chain(1)], {}) for name in ("two", "three")], "already holds 2 models"),
-        (lambda s: s.deploy("mlp", [plans.chain(1, (4000,))], {}, replace=True), "elements that are served here|a run of the plan takes"),
+        (lambda s: s.deploy("mlp", [plans.chain(1, (6000,))], {}, replace=True), "elements that are served here|a run of the plan takes"),
     ]:
         with owner(threads, MODEL_OWNER) as session, pytest.raises(MoietyError, match=said):
             what(session)

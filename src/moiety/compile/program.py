@@ -1,6 +1,7 @@
 """Bind a plan to its operations: the same steps for a run on shapes, in lockstep and on the network."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from moiety.mpc import rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party, ShapeParty
-from moiety.mpc.rounds import Order, Protocol_, Schedule, Scoped, Step, Words
+from moiety.mpc.rounds import Order, Protocol_, Schedule, Step, Words
 from moiety.mpc.share import Share
 
 
@@ -145,25 +146,44 @@ VIEWS = frozenset({"reshape", "permute", "cut", "expand", "as_fraction", "weight
 """Nodes whose results take no memory of their own."""
 
 
-class Driven(NamedTuple):
-    """A plan that was driven on shapes. ``live``: share elements alive at every wave; ``most``: at any moment, local nodes included.
+class Held(NamedTuple):
+    """What a run holds when a wave is spoken, beside weights, constants and the wave's own frames."""
 
-    ``kept``: the shapes of what outlives a run, by node.
-    """
+    elements: int
+    """Of shares that nodes have yielded, at most since the wave before; local nodes included."""
+    drawn: int
+    """Bytes of masks and pads that the nodes under way have drawn so far."""
+
+
+class Driven(NamedTuple):
+    """A plan that was driven on shapes. ``held``: at every wave; ``kept``: the shapes of what outlives a run, by node."""
 
     costs: Costs
-    live: list[int]
-    most: int
+    held: list[Held]
     kept: dict[int, Any]
 
 
 class _Measured(Schedule):
-    """A schedule on shapes that adds up what is alive, and stops at a tensor above ``limit`` elements before the next node sees it."""
+    """A schedule on shapes that adds up what is held, and stops at a tensor above ``limit`` elements before the next node sees it."""
 
-    def __init__(self, plan: Plan, party: Scoped, limit: float) -> None:
-        nodes = steps(plan, party, ShapeSources(plan))  # type: ignore[arg-type]
-        super().__init__(party, nodes, keep=kept(plan))
-        self._plan, self._limit, self._alive, self.most = plan, limit, 0, 0
+    def __init__(self, plan: Plan, party: ShapeParty, limit: float) -> None:
+        super().__init__(party, steps(plan, party, ShapeSources(plan)), keep=kept(plan))
+        self._plan, self._limit, self._alive, self._most = plan, limit, 0, 0
+        self._shapes, self._seen = party, 0
+        self._drawn: Counter[int] = Counter()
+        self.held: list[Held] = []
+
+    def spoken(self) -> dict[int, int]:
+        """As its base, noting what is held in this wave."""
+        dealt = {address for address, _ in self._shapes.dealt}
+        for address, spec in self._shapes.draws[self._seen :]:
+            self._drawn[address.path[0]] += 0 if address in dealt else spec.nbytes
+        self._seen = len(self._shapes.draws)
+        for ended in self._drawn.keys() - self.live.keys():
+            del self._drawn[ended]
+        self.held.append(Held(self._most, self._drawn.total()))
+        self._most = self._alive
+        return super().spoken()
 
     def _finish(self, i: int, result: Any) -> list[int]:
         if self._plan.nodes[i].op != "weight" and math.prod(getattr(result, "shape", ())) > self._limit:
@@ -172,7 +192,7 @@ class _Measured(Schedule):
                 f"above the {self._limit:,} that are served here; compile the model for smaller inputs"
             )
         self._alive += self._own(i, result)
-        self.most = max(self.most, self._alive)
+        self._most = max(self._most, self._alive)
         reads = {j: self.values[j] for j in self._steps[i].inputs}
         ready = super()._finish(i, result)
         self._alive -= sum(self._own(j, value) for j, value in reads.items() if j not in self.values)
@@ -188,19 +208,14 @@ class _Measured(Schedule):
 def drive(plan: Plan, limit: float = math.inf) -> Driven:
     """Drive the plan once on shapes. Raises LimitReached at a tensor of more than ``limit`` elements; nothing of it is allocated."""
     holder: list[_Measured] = []
-    live: list[int] = []
 
     def start(party: ShapeParty) -> Any:
         holder.append(_Measured(plan, party, limit))
         return holder[0].run()
 
-    def spoken() -> dict[int, int]:
-        values = holder[0].values
-        live.append(sum(math.prod(v.shape) for i, v in values.items() if isinstance(v, Share) and plan.nodes[i].op not in VIEWS))
-        return holder[0].spoken()
-
-    results, found = drive_on_shapes(start, spoken)
-    return Driven(found, live, holder[0].most, results)
+    results, found = drive_on_shapes(start, lambda: holder[0].spoken())
+    holder[0].spoken()  # what was held after the last wave
+    return Driven(found, holder[0].held, results)
 
 
 def wave_table(found: Costs) -> tuple[tuple[int, ...], ...]:

@@ -57,8 +57,9 @@ def drive_on_shapes(start: Callable[[ShapeParty], Protocol_], spoken: Callable[[
             costs.draws = party.draws
             _check_distinct(costs)
             return stop.value, costs
+        by_step = spoken()  # first: what was dealt since the wave before is still with the party
         wave = _wave(party, said.send)
-        wave.spoken = spoken()
+        wave.spoken = by_step
         costs.waves.append(wave)
 
 
