@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -41,6 +42,22 @@ def pytest_configure() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("dist", "no") == "no" or hasattr(session.config, "workerinput"):  # else workers run the tests
+        end_survivors()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["outlived"] = OUTLIVED
+    elif OUTLIVED:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What outlived the tests of one of several workers (pytest -n) fails the session as a whole."""
+    OUTLIVED.extend(getattr(node, "workeroutput", {}).get("outlived", ()))
+
+
+def end_survivors() -> None:
+    """Wait for what still runs, then kill it and note it."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := survivors()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -48,7 +65,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         OUTLIVED.append(f"{process.pid} ({describe(process)})")
         with contextlib.suppress(psutil.Error):
             process.kill()
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

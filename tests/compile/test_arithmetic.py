@@ -55,7 +55,9 @@ def test_one_secret(function) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [torch.add, torch.sub, torch.mul, torch.rsub, lambda x, y: x @ y.T, lambda x, y: x[None] @ y.T[None]], ids=str
+    "function",
+    [torch.add, torch.sub, torch.mul, torch.rsub, lambda x, y: x @ y.T, lambda x, y: x[None] @ y.T[None]],
+    ids=["add", "sub", "mul", "rsub", "matmul", "stacked matmul"],
 )
 def test_two_secrets(function) -> None:
     assert compiled(function, reals(), reals()).error() < TOLERANCE
