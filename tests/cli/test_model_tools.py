@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 
 from moiety.cli.app import app
 from moiety.cli.source import resolve
+from moiety.compile.calibrate import Range
 from moiety.compile.model import compile_model
-from moiety.compile.ranges import load
+from moiety.compile.ranges import judge, load
 from moiety.errors import ConfigError
 
 OWN = """
@@ -175,16 +176,26 @@ def test_doubtful_ranges_are_marked(own: str, tmp_path: Path) -> None:
     assert (tmp_path / "ranges.json").exists()
 
 
+def test_independent_examples_are_seldom_doubtful() -> None:
+    """Of a thousand normal values in 64 examples; an example of another size is found in each of them."""
+    values = np.random.default_rng(0).normal(size=(64, 1000))
+    for example, least, most in ((values[7], 0, 150), (30.0, 1000, 1000)):  # a value alone has the widest spread of all
+        values[7] = example
+        each = [{f"m|op|{site}": Range(min(x, 0.0), max(x, 0.0)) for site, x in enumerate(row)} for row in values.tolist()]
+        assert least <= sum(bool(site.suspicions) for site in judge(each, 1.5)) <= most
+
+
 def test_many_steps_are_told_once(own: str, tmp_path: Path) -> None:
-    """A GRU looks up every step in tables of one range; independent examples leave each other's ranges rarely."""
+    """A GRU looks up every step in tables of one range."""
     with (tmp_path / "own.py").open("a") as file:
         file.write("class Motion(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.gru = nn.GRU(3, 4)\n")
         file.write("    def forward(self, x):\n        return self.gru(x)[0][-1]\n")
         file.write("def motion():\n    torch.manual_seed(0)\n    return Motion(), torch.randn(4, 1, 3)\n")
     np.savez(tmp_path / "examples.npz", x=np.random.default_rng(0).normal(size=(64, 4, 1, 3)).astype(np.float32))
     found = run("calibrate", f"{own}:motion", "--data", "examples.npz")
-    assert (found.exit_code, "getitem" in found.stdout) == (0, False), found.stdout
-    assert len(found.stdout.splitlines()) == len({" ".join(line.split()) for line in found.stdout.splitlines()})
+    assert "getitem" not in found.stdout
+    rows = [line for line in found.stdout.splitlines() if line.startswith("gru ")]
+    assert len(rows) == len(set(rows)) > 4
     planned = run("plan", f"{own}:motion", "--ranges", "ranges.json").stdout
     assert planned.count("tanh on") == 1
     assert re.search(r"tanh on .* within .*  x4", planned)

@@ -14,7 +14,7 @@ from moiety.errors import ConfigError
 
 FORMAT: Final = 1
 FAR: Final = 4.0
-"""An example whose bound is so many times the usual one is an outlier."""
+"""An example whose bound is so many times the usual one, and beyond the margin of all but one other, is an outlier."""
 DECADES: Final = 1e6
 """A norm's variance that varies by more needs several levels of tables."""
 GETITEM: Final = str(operator.getitem)
@@ -100,7 +100,7 @@ def _site(site: str, found: Range, seen: Sequence[Range | None], quarters: Seque
     typical = statistics.median(bounds)
     module, operation, what = [*site.split("|"), "", "", ""][:3] if "|" in site else ("", "input or cache", site)
     suspicions = []
-    if len(bounds) >= FEW and found.bound > FAR * typical > 0:
+    if len(bounds) >= FEW and found.bound > max(FAR * typical, margin * sorted(bounds)[-3]) > 0:
         suspicions.append(f"outlier: example {bounds.index(max(bounds))} reaches {found.bound / typical:.1f} times the usual bound")
     *_, others, largest = sorted(quarter.bound if quarter else 0.0 for quarter in quarters)
     if len(bounds) >= FEW and largest > margin * others > 0:
