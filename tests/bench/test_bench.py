@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from moiety.bench import bars, driver, jobs, peers, report, sides
+from moiety.bench import bars, driver, jobs, machine, material, peers, report, sides
 from moiety.bench.peers import PEERS
 from moiety.bench.results import TURNS, Store
 from moiety.bench.sides import Measured, Turn, TurnFailed, take
@@ -16,16 +16,17 @@ from moiety.bench.workloads import WORKLOADS
 from moiety.errors import ConfigError
 
 NAME = "layernorm-128x768"
+BUILD = machine.build()
 
 
-def turn(side: str, wall: float, *, others: float = 0.0, workload: str = NAME, build: str = "now", sent: int = 100) -> Turn:
+def turn(side: str, wall: float, *, others: float = 0.0, workload: str = NAME, build: str = BUILD, sent: int = 100) -> Turn:
     measured = Measured((9.0, wall), (0.01, 2 * wall), (10, 20), sent, sent, 6, 0.5, 0.25, {})
     return Turn(workload, side, build, 2, 0.0, 0.0, others, measured, 1e-3)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path, "now")
+    return Store(tmp_path, BUILD)
 
 
 def test_a_stopped_bench_goes_on(store: Store) -> None:
@@ -78,13 +79,13 @@ def test_errors_of_answers() -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    jobs.write(WORKLOADS[NAME], tmp_path / "job", 2)
+    material.write(WORKLOADS[NAME], tmp_path / "job", 2)
     return tmp_path / "job"
 
 
 FAILING = {
     "raise SystemExit('no room')": "status 1: no room",
-    "pass": "status 0: it said nothing",
+    "pass": "ended with b'nothing', which is no result",
     "import time; time.sleep(60)": "did not end",
 }
 
@@ -92,7 +93,7 @@ FAILING = {
 @pytest.mark.parametrize(("code", "said"), FAILING.items())
 def test_a_side_that_fails(job: Path, code: str, said: str) -> None:
     with pytest.raises(TurnFailed, match=said):
-        take("peer", [sys.executable, "-c", code], job, "now", latest_s=2.0)
+        take("peer", [sys.executable, "-c", code], job, BUILD, latest_s=2.0)
 
 
 def test_what_a_side_says_is_read(job: Path) -> None:
@@ -100,7 +101,7 @@ def test_what_a_side_says_is_read(job: Path) -> None:
     told = msgspec.json.encode(turn("peer", 2.0).measured).decode()
     wrong = "numpy.save(sys.argv[2] + '/output.npy', numpy.load(sys.argv[1] + '/reference.npy') + 0.5)"
     code = f"import sys, numpy; {wrong}; print('hello'); print({told!r})"
-    taken = take("peer", [sys.executable, "-c", code], job, "now")
+    taken = take("peer", [sys.executable, "-c", code], job, BUILD)
     assert taken.max_error == pytest.approx(0.5)
     assert taken.measured.wall_s == 2.0
     assert (taken.workload, taken.side, taken.runs) == (NAME, "peer", 2)
@@ -112,7 +113,7 @@ def test_moiety_against_torch(store: Store, tmp_path: Path) -> None:
     workloads, others = driver.chosen([NAME], ["torch"])
     bench = driver.Bench(workloads, others, 1, store, tmp_path, said.append)
     [row] = bench.run().rows
-    assert not bench.failures
+    assert bench.failures == []
     assert row.sides["moiety"].max_error < 1e-3
     assert row.sides["torch"].max_error < 1e-5
     assert len(next(store.turns()).measured.cpu_s) == 3
@@ -155,7 +156,7 @@ def test_an_environment_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(peers, "_run", fails)
     said: list[str] = []
-    bench = driver.Bench([], [PEERS["spu"], PEERS["torch"]], 1, Store(tmp_path / "out", "now"), tmp_path, said.append)
+    bench = driver.Bench([], [PEERS["spu"], PEERS["torch"]], 1, Store(tmp_path / "out", BUILD), tmp_path, said.append)
     assert bench.run().failures == (said[-1],)
     assert [peer.name for peer in bench.peers] == ["torch"]
 
@@ -174,7 +175,7 @@ def test_a_peer_where_it_is_installed(name: str, sent: int, tmp_path: Path) -> N
     peer = PEERS[name]
     if not peer.installed(peers.folder()):
         pytest.skip(f"{peer.title} is not installed; `moiety bench relu-1e5 --peer {name}` installs it")
-    jobs.write(WORKLOADS["relu-1e5"], tmp_path / "job", 1)
-    taken = sides.take(name, peer.line(peers.folder()), tmp_path / "job", "now")
+    material.write(WORKLOADS["relu-1e5"], tmp_path / "job", 1)
+    taken = sides.take(name, peer.line(peers.folder()), tmp_path / "job", BUILD)
     assert taken.measured.sent_bytes == sent
     assert taken.max_error < 1e-4

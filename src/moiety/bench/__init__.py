@@ -2,7 +2,8 @@
 
 workloads   the table of what is measured: PyTorch modules and their inputs
 networks    modules of the table, and their weights as peers take them
-jobs        a workload written to disk, with its answer in float64
+jobs        a workload on disk, and how an answer is judged
+material    makes one: the module, its inputs, and its answer in float64
 peers       the other systems: their environments, made beside the project, and how to run them
 sides       one measurement of one side, as a process
 ours        moiety's side: three parties, real processes, mutual TLS

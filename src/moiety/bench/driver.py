@@ -1,17 +1,18 @@
 """All sides in turn, workload after workload, so that a slow hour of the machine is everybody's."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from moiety.bench import jobs, machine, peers
+from moiety.bench import machine, peers
 from moiety.bench.peers import OURS, PEERS, NoEnvironment, Peer
 from moiety.bench.report import Report, made
 from moiety.bench.results import Store
-from moiety.bench.sides import Turn, TurnFailed, take
+from moiety.bench.sides import Turn, TurnFailed, printed, take
 from moiety.bench.workloads import WORKLOADS, Workload
 from moiety.errors import ConfigError
 
@@ -43,6 +44,8 @@ class Bench:
         self.peers = [peer for peer in self.peers if self._ready(peer)]
         for workload in self.workloads:
             self._measure(workload)
+        if machine.build() != self.store.build:
+            self._failed("the package was changed while it was measured: the last turns are of no build")
         return made(self.store, load, os.getloadavg()[0], self.failures)
 
     def _ready(self, peer: Peer) -> bool:
@@ -61,7 +64,11 @@ class Bench:
             return
         with tempfile.TemporaryDirectory(prefix="moiety-job-") as folder:
             job = Path(folder)
-            jobs.write(workload, job, PASSES)
+            try:
+                printed(workload.title, [sys.executable, "-m", "moiety.bench.material", workload.name, folder, str(PASSES)])
+            except TurnFailed as error:
+                self._failed(str(error))
+                return
             for number in range(max(missing.values())):
                 for side in [side for side in sides if missing[side] > number]:
                     if not self._take(workload, side, sides[side], job):

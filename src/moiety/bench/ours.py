@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import moiety
-from moiety.bench import jobs
+from moiety.bench import jobs, material
 from moiety.bench.sides import Measured
 from moiety.bench.workloads import DECODE, MODULE, PROMPT, TOKENS, WORKLOADS, Workload
 from moiety.compile import decoder, signature
@@ -46,10 +46,10 @@ def main(folder: str, out: str) -> None:
 def _module(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:
     began = time.perf_counter()
     options = Options(check_ranges=True, **workload.options)
-    compiled = compile_model(jobs.module(workload), jobs.inputs(workload, jobs.EXAMPLE), options=options)
+    compiled = compile_model(material.module(workload), material.inputs(workload, material.EXAMPLE), options=options)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [compiled.plan], compiled.weights)
-    asked = jobs.inputs(workload, jobs.ASKED)
+    asked = material.inputs(workload, material.ASKED)
     walls, answers = _times(runs, lambda: private(*asked))
     return _measured(private, walls, compile_s, share_s), np.asarray(answers[-1])
 
@@ -63,7 +63,7 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
     compiled = decoder.compile_decoder(model, prompt_lengths=[PROMPT], context=decoder.BUCKET, calibration=examples, options=options)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
-    tokens = jobs.tokens(workload, tokenizer)
+    tokens = material.tokens(workload, tokenizer)
     first = tokens[:, :PROMPT]
     prompt = compiled.prefill[PROMPT]
     if workload.kind != DECODE:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
-from moiety.bench import jobs
+from moiety.bench import jobs, material
 from moiety.bench.sides import Measured
 from moiety.bench.workloads import DECODE, MODULE, PROMPT, WORKLOADS, Workload
 from moiety.engine.report import peak_memory_bytes
@@ -35,7 +35,7 @@ def main(folder: str, out: str) -> None:
 
 
 def _module(workload: Workload, runs: int) -> tuple[list[float], torch.Tensor, float]:
-    module, asked = jobs.module(workload), jobs.inputs(workload, jobs.ASKED)
+    module, asked = material.module(workload), material.inputs(workload, material.ASKED)
     walls, spent, output = [], 0.0, torch.empty(0)
     for _ in range(runs):
         began, before = time.perf_counter(), time.process_time()
@@ -48,7 +48,7 @@ def _module(workload: Workload, runs: int) -> tuple[list[float], torch.Tensor, f
 def _decoder(workload: Workload, runs: int) -> tuple[list[float], torch.Tensor, float]:
     """The prompt as often as asked, or every token behind it with a cache."""
     tokenizer, model = workload.make()
-    tokens = jobs.tokens(workload, tokenizer)
+    tokens = material.tokens(workload, tokenizer)
     if workload.kind != DECODE:
         walls, outputs, spent = [], [], 0.0
         for _ in range(runs):

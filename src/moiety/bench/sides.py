@@ -72,27 +72,30 @@ def take(side: str, command: Sequence[str], job: Path, build: str, *, latest_s: 
     before, load = machine.Usage.now(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="moiety-bench-") as out:
         began = time.time()
-        told = msgspec.json.decode(_last_line(side, [*command, str(job), out], latest_s), type=Measured)
+        lines = printed(side, [*command, str(job), out], latest_s).splitlines() or [b"nothing"]
+        try:
+            told = msgspec.json.decode(lines[-1], type=Measured)
+        except msgspec.MsgspecError as error:
+            raise TurnFailed(f"{side} ended with {lines[-1][-TELLING:]!r}, which is no result: {error}") from None
         output = np.load(Path(out) / "output.npy", allow_pickle=False)
     described = jobs.read(job)
     wrong = jobs.error(np.load(job / "reference.npy", allow_pickle=False), output)
     return Turn(described.workload, side, build, described.runs, began, load, machine.Usage.now().others(before), told, wrong)
 
 
-def _last_line(side: str, command: Sequence[str], latest_s: float) -> bytes:
-    """What the process prints last; it and all that it started are stopped when it takes too long."""
+def printed(title: str, command: Sequence[str], latest_s: float = LATEST_S) -> bytes:
+    """What a process prints; it and all that it started are stopped when it takes too long. Raises TurnFailed unless it ends well."""
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, start_new_session=True) as process:
             try:
-                printed, _ = process.communicate(timeout=latest_s)
+                output, _ = process.communicate(timeout=latest_s)
             except subprocess.TimeoutExpired:
-                raise TurnFailed(f"{side} did not end within {latest_s:g} s and was stopped") from None
+                raise TurnFailed(f"{title} did not end within {latest_s:g} s and was stopped") from None
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         said.seek(0)
         text = said.read().decode("utf-8", "replace")
-    lines = printed.splitlines()
-    if process.returncode or not lines:
-        raise TurnFailed(f"{side} ended with status {process.returncode}: {text[-TELLING:].strip() or 'it said nothing'}")
-    return lines[-1]
+    if process.returncode:
+        raise TurnFailed(f"{title} ended with status {process.returncode}: {text[-TELLING:].strip() or 'it said nothing'}")
+    return output
