@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 TORCH  := $(shell sed -n 's/^torch = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 NATIVE := $(wildcard CMakeLists.txt) $(shell find native -type f 2>/dev/null)
 
-.PHONY: setup demo test check lint bench docs wheels picture plot accept clean
+.PHONY: setup demo test check lint bench performance docs wheels picture plot accept clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.models
@@ -71,6 +71,10 @@ lint: setup
 bench: setup
 	$(BIN)/python bench/kernel_ratio.py
 	$(BIN)/moiety bench $(ARGS)
+
+# docs/performance.md, its data and plots, from what `make bench` kept.
+performance: setup
+	$(BIN)/python tools/performance.py
 
 docs: setup
 	@$(PIP) install -qq -e ".[docs]" --no-build-isolation
