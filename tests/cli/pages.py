@@ -110,10 +110,10 @@ class Reader:
         return done.returncode, done.stdout
 
     def start(self, place: Path, command: str) -> None:
-        """Leave a party running, once it listens."""
-        log = place / "party.log"
-        with log.open("wb") as file:
-            self.parties.append(subprocess.Popen(shlex.split(command), cwd=place, env=self.environment, stderr=file))
+        """Leave a party running, once the log that the page names says that it listens."""
+        log = place / command.rpartition("2> ")[2]
+        log.touch()
+        self.parties.append(subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place, env=self.environment))
         deadline = time.monotonic() + PATIENCE_S
         while " listens on " not in log.read_text():
             assert self.parties[-1].poll() is None, log.read_text()
