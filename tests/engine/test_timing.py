@@ -88,10 +88,21 @@ def test_efforts_have_a_piece_for_every_exchange(plan: Plan, efforts: Sequence[E
 
 
 def test_equal_nodes_are_measured_once() -> None:
+    """Also where their ranges differ; but not where their sizes do."""
     plan = plans.chain(5)
-    found = [effort for node, effort in zip(plan.nodes, measure(plan), strict=True) if node.op == "rescale"]
+    nodes = [
+        msgspec.structs.replace(node, params={"fraction": 12 - i % 2}) if node.op == "rescale" else node
+        for i, node in enumerate(plan.nodes)
+    ]
+    found = [
+        effort
+        for node, effort in zip(nodes, measure(msgspec.structs.replace(plan, nodes=tuple(nodes))), strict=True)
+        if node.op == "rescale"
+    ]
     assert len(found) == 5
     assert all(effort is found[0] for effort in found)
+    rows = measure(plans.mlp())
+    assert rows[3] is not rows[9], "rescales of 32 and of 8 columns"
 
 
 def test_the_tree_holds_every_byte_once(plan: Plan, efforts: Sequence[Effort]) -> None:

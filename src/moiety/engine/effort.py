@@ -1,7 +1,8 @@
 """What a plan computes, in seconds of this machine: each kind of node is run here once, by all roles in turn, on zeros.
 
-No time depends on a value, so operation, parameters and shapes decide it: nodes that agree in them are measured once. Twelve equal layers
-cost one. Network, framing and the scheduler are left out, and weights are zeros too: they need not be there.
+No time depends on a value, so the operation and its sizes decide it. Nodes of one operation whose inputs, results and random draws have the
+same shapes are measured once, whatever their ranges: twelve equal layers cost one. Network, framing and the scheduler are left out, and
+weights are zeros too: they need not be there.
 """
 
 import time
@@ -17,7 +18,7 @@ from moiety.engine.timeline import noted
 from moiety.mpc import lockstep
 from moiety.mpc.party import Party
 from moiety.mpc.rep3 import Weight
-from moiety.mpc.rounds import Protocol_, Role, Scope, Words
+from moiety.mpc.rounds import Protocol_, Role, Scope, Spec, Words
 from moiety.mpc.share import Share, dtype_of
 
 SOURCES: Final = frozenset({"weight", "constant", "state"})
@@ -40,10 +41,14 @@ class Effort(NamedTuple):
 def measure(plan: Plan) -> list[Effort]:
     """The effort of every node, measured here. It takes about as long as the distinct nodes of a run, some three times over."""
     values = program.values(plan)
+    draws: list[list[Spec]] = [[] for _ in plan.nodes]
+    for address, spec in program.costs(plan).draws:
+        draws[address.path[0]].append(spec)
     known: dict[Any, Effort] = {}
     out = []
     for i, node in enumerate(plan.nodes):
-        kind = (node.op, repr(node.params) if node.op != "input" else values[i].shape, *(_kind(values[j]) for j in node.inputs))
+        told = tuple(draws[i]) or repr(node.params)  # a local operation is told by its parameters
+        kind = (node.op, told, *(_kind(values[j]) for j in (i, *node.inputs)))
         if kind not in known:
             known[kind] = Effort() if node.op in SOURCES else _measured(plan, i, values)
         out.append(known[kind])
@@ -51,7 +56,7 @@ def measure(plan: Plan) -> list[Effort]:
 
 
 def _kind(value: Any) -> tuple[Any, ...]:
-    return (type(value).__name__, tuple(value.shape), getattr(value, "fraction", 0), getattr(value, "bits", 0))
+    return (type(value).__name__, tuple(getattr(value, "shape", ())), getattr(value, "bits", 0))
 
 
 def _measured(plan: Plan, i: int, values: Sequence[Any]) -> Effort:
