@@ -19,13 +19,13 @@ from statistics import median
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from torch import nn
 
 from moiety.cli.source import Source, resolve
 from moiety.compile.model import compile_model
 from moiety.compile.plan import Plan
+from moiety.compile.signature import zeros
 from moiety.engine.effort import Effort, measure
 from moiety.engine.injection import shaping
 from moiety.engine.launch import CLIENT, MODEL_OWNER, start
@@ -116,8 +116,7 @@ def measured(case: Case, link: str, runs: int) -> list[float]:
 
 
 def _run(client: OwnerSession, plan: Plan, position: int | None) -> float:
-    inputs = [np.zeros((*one.shape, one.classes) if one.form == "one_hot" else one.shape, np.uint64) for one in plan.inputs]
-    return client.run(NAME, plan, inputs, position=position).report.seconds
+    return client.run(NAME, plan, zeros(plan), position=position).report.seconds
 
 
 def rows(models: list[str], links: list[str], runs: int) -> Iterator[dict[str, Any]]:

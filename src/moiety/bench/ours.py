@@ -23,7 +23,7 @@ from moiety.bench.sides import Measured
 from moiety.bench.workloads import DECODE, MODULE, PROMPT, TOKENS, WORKLOADS, Workload
 from moiety.compile import decoder, signature
 from moiety.compile.builder import Options
-from moiety.compile.model import compile_model
+from moiety.compile.model import Compiled, compile_model
 from moiety.compile.plan import Plan
 from moiety.engine.federation import Federation, Private
 from moiety.models import calibration
@@ -45,8 +45,7 @@ def main(folder: str, out: str) -> None:
 
 def _module(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:
     began = time.perf_counter()
-    options = Options(check_ranges=True, **workload.options)
-    compiled = compile_model(material.module(workload), material.inputs(workload, material.EXAMPLE), options=options)
+    compiled = _compiled_module(workload)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [compiled.plan], compiled.weights)
     asked = material.inputs(workload, material.ASKED)
@@ -58,9 +57,7 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
     """A prompt, or a fixed text token by token behind one: the times do not depend on which tokens."""
     tokenizer, model = workload.make()
     began = time.perf_counter()
-    examples = calibration.chats(tokenizer)
-    options = Options(check_ranges=True)
-    compiled = decoder.compile_decoder(model, prompt_lengths=[PROMPT], context=decoder.BUCKET, calibration=examples, options=options)
+    compiled = _compiled_decoder(tokenizer, model)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
     tokens = material.tokens(workload, tokenizer)
@@ -73,6 +70,26 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
     step, places = compiled.steps[decoder.BUCKET], iter(range(PROMPT, PROMPT + TOKENS + 1))
     walls, answers = _times(TOKENS + 1, lambda: _step(private, step, tokens, next(places)))
     return _measured(private, walls, compile_s, share_s, steady=TOKENS), np.concatenate(answers)
+
+
+def compiled(workload: Workload) -> tuple[list[Plan], Mapping[str, torch.Tensor]]:
+    """The plans that a measurement runs, in their order, and their weights."""
+    if workload.kind == MODULE:
+        found = _compiled_module(workload)
+        return [found.plan], found.weights
+    both = _compiled_decoder(*workload.make())
+    steps = [both.steps[decoder.BUCKET]] if workload.kind == DECODE else []
+    return [both.prefill[PROMPT], *steps], both.weights
+
+
+def _compiled_module(workload: Workload) -> Compiled:
+    options = Options(check_ranges=True, **workload.options)
+    return compile_model(material.module(workload), material.inputs(workload, material.EXAMPLE), options=options)
+
+
+def _compiled_decoder(tokenizer: Any, model: Any) -> decoder.CompiledDecoder:
+    examples, options = calibration.chats(tokenizer), Options(check_ranges=True)
+    return decoder.compile_decoder(model, prompt_lengths=[PROMPT], context=decoder.BUCKET, calibration=examples, options=options)
 
 
 def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[str, torch.Tensor]) -> tuple[Private, float]:

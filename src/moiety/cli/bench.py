@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from rich.table import Table
@@ -39,6 +39,28 @@ def bench(
         remark(f"{title}: something else ran meanwhile; take no seconds from it")
     remark(f"saved {out / REPORT} and {out / PLOT}")
     return not report.failures
+
+
+def profile(names: Sequence[str], link: str | None, out: Path, *, as_json: bool) -> None:
+    """Where moiety's own time goes on each workload: tables, and a trace in ``out``. Raises ConfigError."""
+    from moiety.bench import driver, ours
+    from moiety.bench.workloads import WORKLOADS
+    from moiety.cli.profile import DEPTH, LOOPBACK, READING, as_data, save, show, traces
+
+    workloads, _ = driver.chosen(names or tuple(WORKLOADS), ())
+    out.mkdir(parents=True, exist_ok=True)
+    programs: list[dict[str, Any]] = []
+    for workload in workloads:
+        plans, weights = ours.compiled(workload)
+        found = {f"{workload.title}{f', part {n + 1}' if n else ''}": trace for n, trace in enumerate(traces(plans, weights, link))}
+        files = save(out / f"{workload.name}.trace.json", found)
+        for title, trace in found.items():
+            programs.append({"title": title, "file": str(files[title]), **as_data(trace, DEPTH)})
+            if not as_json:
+                show(title, trace, DEPTH)
+                remark(f"{files[title]}: {READING}")
+    if as_json:
+        print_json({"link": link or LOOPBACK, "programs": programs})
 
 
 def _print(report: "Report") -> None:

@@ -1,10 +1,9 @@
 """``moiety profile``: one traced run of a model between real processes here; where its time goes, by member and by module."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from rich.table import Table
 
 from moiety.cli.answers import size
@@ -13,10 +12,12 @@ from moiety.cli.source import Asked
 
 if TYPE_CHECKING:
     from moiety.compile.plan import Plan
-    from moiety.engine.owner import OwnerSession
     from moiety.engine.trace import Trace
 
 NAME: Final = "profile"
+DEPTH: Final = 3
+LOOPBACK: Final = "loopback"
+READING: Final = "open it at https://ui.perfetto.dev or in chrome://tracing; it holds times and names, no values"
 SHOWN_S: Final = 0.001
 """Of a module that speaks in no wave: views and constants."""
 
@@ -32,47 +33,34 @@ def profile(asked: Asked, link: str | None, out: Path, depth: int, *, as_json: b
         titles.append(title)
         plans.append(compiled.plan)
         weights = dict(compiled.weights) | weights
-    found = dict(zip(titles, _traces(plans, weights, link), strict=False))
-    files = {title: _place(out, number) for number, title in enumerate(found)}
-    for title, trace in found.items():
-        trace.save(files[title])
+    found = dict(zip(titles, traces(plans, weights, link), strict=False))
+    files = save(out, found)
     if as_json:
         programs = [{"title": title, "file": str(files[title]), **as_data(trace, depth)} for title, trace in found.items()]
-        print_json({"model": source.name, "title": source.title, "link": link or "loopback", "programs": programs})
+        print_json({"model": source.name, "title": source.title, "link": link or LOOPBACK, "programs": programs})
         return
     for title, trace in found.items():
-        _print(f"{source.title}, {title}", trace, depth)
-        remark(f"{files[title]}: open it at https://ui.perfetto.dev or in chrome://tracing; it holds times and names, no values")
+        show(f"{source.title}, {title}", trace, depth)
+        remark(f"{files[title]}: {READING}")
 
 
-def _place(out: Path, number: int) -> Path:
-    return out if not number else out.with_stem(f"{out.stem}-{number + 1}")
-
-
-def _traces(plans: "Sequence[Plan]", weights: Mapping[str, Any], link: str | None) -> "list[Trace]":
+def traces(plans: "Sequence[Plan]", weights: Mapping[str, Any], link: str | None) -> "list[Trace]":
+    """One traced run of each plan, on parties that are started for it."""
     from moiety.engine.federation import local
+    from moiety.engine.trace import traced
 
     with local(link=link) as federation:
         federation.deploy_plans(NAME, plans, weights)
         with federation.open() as session:
-            return list(_runs(session, plans))
+            return list(traced(session, NAME, plans))
 
 
-def _runs(session: "OwnerSession", plans: "Sequence[Plan]") -> "Iterator[Trace]":
-    """Inputs are zeros: no time depends on them. A step takes the token behind the longest prompt; further steps are left out."""
-    from moiety.engine.trace import Trace
-
-    rows = 0
-    for plan in plans:
-        if plan.positions and not 0 <= rows - plan.first_position < plan.positions:
-            continue
-        position = rows if plan.positions else None
-        inputs = [np.zeros((*one.shape, one.classes) if one.form == "one_hot" else one.shape, np.uint64) for one in plan.inputs]
-        session.run(NAME, plan, inputs, position=position)
-        result = session.run(NAME, plan, inputs, position=position, trace=True)
-        if plan.states and not plan.positions:
-            rows = plan.inputs[0].shape[1]
-        yield Trace(plan, result.report, result.timelines)
+def save(out: Path, found: "Mapping[str, Trace]") -> dict[str, Path]:
+    """Write every trace, the second and further ones to numbered files; returns where each is."""
+    files = {title: out if not number else out.with_stem(f"{out.stem}-{number + 1}") for number, title in enumerate(found)}
+    for title, trace in found.items():
+        trace.save(files[title])
+    return files
 
 
 def as_data(trace: "Trace", depth: int) -> dict[str, Any]:
@@ -87,7 +75,8 @@ def as_data(trace: "Trace", depth: int) -> dict[str, Any]:
     }
 
 
-def _print(title: str, trace: "Trace", depth: int) -> None:
+def show(title: str, trace: "Trace", depth: int) -> None:
+    """The tables for people."""
     console = paper()
     console.print(f"[bold]{title}[/bold]  {trace.report.seconds:.3f} s, {size(trace.report.payload_bytes)} payload")
     _table(("member", "seconds", "computing", "waiting", "sending", "rest"), [(one.role, *one[2:], one.rest_s) for one in trace.members()])

@@ -85,6 +85,11 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()
 
 
+def zeros(plan: Plan) -> list[Words]:
+    """Words of the shapes that the plan takes, all zero: for runs of which only the costs matter."""
+    return [np.zeros((*one.shape, one.classes) if one.form == "one_hot" else one.shape, np.uint64) for one in plan.inputs]
+
+
 def encode_inputs(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Words]:
     """The client's ring elements for every secret input. Raises InputError on a wrong shape, NaN or a value out of range."""
     given = arguments(plan, args, kwargs)

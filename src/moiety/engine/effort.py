@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from moiety import ring
-from moiety.compile import program
+from moiety.compile import program, signature
 from moiety.compile.plan import Plan
 from moiety.engine.timeline import noted
 from moiety.mpc import lockstep
@@ -100,8 +100,7 @@ class _Zeros(program.ShapeSources):
     """The client's inputs are zeros too; every role is asked, the client's alone count."""
 
     def input(self, index: int) -> Words | None:
-        spec = self._plan.inputs[index]
-        return np.zeros((*spec.shape, spec.classes) if spec.form == "one_hot" else spec.shape, np.uint64)
+        return signature.zeros(self._plan)[index]
 
 
 def _zeros(value: Any, role: Role) -> Any:

@@ -5,16 +5,17 @@ The members' timelines are joined with the plan, which names modules and operati
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from moiety.compile import program
+from moiety.compile import program, signature
 from moiety.compile.plan import Plan
 from moiety.engine.cost import Contribution, contributions
+from moiety.engine.owner import OwnerSession
 from moiety.engine.report import RunReport, Span, Timeline, What
 from moiety.engine.waves import step_label
 from moiety.mpc.cost import Costs
@@ -122,6 +123,23 @@ class Trace:
             yield f"  {module.name:<{width}}  {sizes}  {module.compute_s:>9.4f}  {module.helper_s:>12.4f}  {module.waiting_s:>9.4f}"
         if lost := sum(timeline.lost for timeline in self.timelines):
             yield f"  {lost:,} spans were too many to be told"
+
+
+def traced(session: OwnerSession, model: str, plans: Sequence[Plan]) -> Iterator[Trace]:
+    """Run plans that are deployed, on zeros: each once to warm up, and once traced. No time depends on values.
+
+    The step of a decoder takes the token behind the prompt before it; steps for other positions are left out.
+    """
+    rows = 0
+    for plan in plans:
+        if plan.positions and not 0 <= rows - plan.first_position < plan.positions:
+            continue
+        position, inputs = rows if plan.positions else None, signature.zeros(plan)
+        session.run(model, plan, inputs, position=position)
+        result = session.run(model, plan, inputs, position=position, trace=True)
+        if plan.states and not plan.positions:
+            rows = plan.inputs[0].shape[1]
+        yield Trace(plan, result.report, result.timelines)
 
 
 def _once(names: list[str]) -> list[str]:
