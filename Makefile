@@ -52,7 +52,6 @@ $(VENV)/.models: $(VENV)/.moiety src/moiety/models/files.py
 
 demo: setup
 	@$(BIN)/moiety demo
-	@echo "next       . $(BIN)/activate, then docs/guides/own-model.md: a model of your own"
 
 test: setup
 	$(BIN)/python -m pytest

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from moiety.engine import federation as federations
+from moiety.engine import notice
 from moiety.engine.counter import COUNTER_FILE
 from moiety.engine.federation import Federation, Private
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
@@ -148,9 +149,27 @@ def test_retry_after_a_transient_error(local: LocalParties) -> None:
     right(mine.run(PLAN, WORDS, retries=2))
     assert len(told) == 3
     mine.close()
+    mine = private(local, injector.wrap)
     due[:] = [[fault(CLIENT, 0, "close", peer="party2")]] * 2
     with pytest.raises(ChannelError):
         mine.run(PLAN, WORDS, retries=1)
+    mine.close()
+
+
+def test_who_waits_hears_who_is_silent(local: LocalParties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Long before the deadline; of a run that ends in time nothing is said."""
+    mine = private(local)
+    right(mine.run(PLAN, WORDS))
+    assert not caplog.messages
+    monkeypatch.setattr(notice, "AFTER_S", 0.1)
+    monkeypatch.setattr(notice, "ANSWER_S", 0.3)
+    local.processes["party1"].send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(MoietyError, match="party1"):
+            mine.run(PLAN, WORDS)
+    finally:
+        local.processes["party1"].send_signal(signal.SIGCONT)
+    assert [text.partition("s: ")[2] for text in caplog.messages] == ["party1 does not answer; still waiting, until the deadline"]
     mine.close()
 
 

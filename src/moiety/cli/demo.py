@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from moiety.cli import answers, models
 from moiety.cli.answers import Answer, size
@@ -25,6 +26,9 @@ LIMITS: Final = (
     "--whole` hides the latter); and that the model owner deploys the model it promised",
     "one machine hides nothing from its owner: here you see the mechanism; between organisations each party runs `moiety party`",
 )
+
+
+NEXT: Final = "a model of your own: docs/guides/own-model.md (`. .venv/bin/activate` after `make` puts moiety on your path)"
 
 
 @dataclass(slots=True)
@@ -164,12 +168,13 @@ def _runs(table: Table, title: str, runs: list[Any], *, each: bool = True) -> No
 
 def _trust(console: Console, answer: Answer, leakage: tuple[str, ...]) -> None:
     kernels = {member["kernels"] for member in answers.members(answer.runs)}
-    console.print(f"protocol   {answers.PROTOCOL}; kernels {', '.join(sorted(kernels))}; mutual TLS 1.3 between all", soft_wrap=True)
-    console.print(f"promise    {PROMISE}", soft_wrap=True)
-    for line in leakage:
-        console.print(f"leakage    {line}", soft_wrap=True, markup=False)
-    for line in LIMITS:
-        console.print(f"limits     {line}", soft_wrap=True, markup=False)
+    table = Table.grid(padding=(0, 4, 0, 0))
+    table.add_row("protocol", f"{answers.PROTOCOL}; kernels {', '.join(sorted(kernels))}; mutual TLS 1.3 between all")
+    table.add_row("promise", PROMISE)
+    for title, lines in (("leakage", leakage), ("limits", LIMITS), ("next", (NEXT,))):
+        for line in lines:
+            table.add_row(title, Text(line))
+    console.print(table)
 
 
 def _data(prompt: str, answer: Answer, clear: Clear, vendor: dict[str, Any], leakage: tuple[str, ...], shown: Screen) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 import moiety
 from moiety import ring
@@ -23,6 +23,7 @@ OWNERS: Final = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
 SLOW: Final = ("numpy", "portable")
 ROOMY: Final = 12 << 30
 CRAMPED: Final = 2 << 30
+ABSENT: Final = {"test data": "not here; only some tests and the model `stories` want it (MOIETY_DATA names its folder)"}
 STYLES: Final = {"ok": "green", "poor": "yellow", "bad": "red"}
 
 
@@ -49,30 +50,33 @@ def doctor(federation: str | None, party: str | None, identity: str | None, *, a
 
 
 def _print_machine(console: Console, found: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     here = found["machine"]
-    table.add_row("machine", f"{here['processor']}, {here['cores']} cores, {here['memory_bytes'] / 1e9:.1f} GB memory")
-    table.add_row("system", f"{here['system']}, Python {here['python']}")
-    table.add_row("kernels", ", ".join(f"{key} {value}" for key, value in found["kernels"].items() if key in ("isa", "prg")))
+    rows = [
+        ("machine", f"{here['processor']}, {here['cores']} cores, {here['memory_bytes'] / 1e9:.1f} GB memory"),
+        ("system", f"{here['system']}, Python {here['python']}"),
+        ("kernels", ", ".join(f"{key} {value}" for key, value in found["kernels"].items() if key in ("isa", "prg"))),
+    ]
     for title, names in (("packages", NEEDED), ("for owners", OWNERS)):
-        table.add_row(title, ", ".join(f"{name} {found['packages'][name] or '-'}" for name in names))
-    for name, where in found["models"].items():
-        table.add_row(name, where or "not installed")
-    table.add_row("cache", f"{found['cache']['folder']}, {found['cache']['free_bytes'] / 1e9:.0f} GB free")
-    console.print(table)
+        rows.append((title, ", ".join(f"{name} {found['packages'][name] or '-'}" for name in names)))
+    rows += [(name, where or ABSENT.get(name, "not installed")) for name, where in found["models"].items()]
+    rows.append(("cache", f"{found['cache']['folder']}, {found['cache']['free_bytes'] / 1e9:.0f} GB free"))
+    width = max(len(title) for title, _ in rows)
+    for title, text in rows:
+        _line(console, Text(f"{title:<{width}}", "bold"), Text(text))
 
 
 def _print_checks(console: Console, checks: list[Check]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for style in ("", "bold", ""):
-        table.add_column(style=style, overflow="fold")
+    verdicts, whats = (max(map(len, column)) for column in zip(*((check.verdict, check.what) for check in checks), strict=True))
     for check in checks:
-        table.add_row(f"[{STYLES[check.verdict]}]{check.verdict}[/]", check.what, check.found)
+        verdict = Text(f"{check.verdict:<{verdicts}}", STYLES[check.verdict])
+        _line(console, verdict, Text(f"{check.what:<{whats}}", "bold"), Text(check.found))
         if check.do:
-            table.add_row("", "", f"[yellow]do: {check.do.replace('[', chr(92) + '[')}[/]")
-    console.print(table)
+            _line(console, Text(" " * verdicts), Text(" " * whats), Text(f"do: {check.do}", "yellow"))
+
+
+def _line(console: Console, *cells: Text) -> None:
+    """Not wrapped: a path stays in one piece, to be copied."""
+    console.print(Text("  ").join(cells), soft_wrap=True)
 
 
 def look() -> dict[str, Any]:
@@ -89,7 +93,7 @@ def look() -> dict[str, Any]:
         },
         "kernels": ring.features(),
         "packages": {name: version(name) for name in (*NEEDED, *OWNERS)},
-        "models": {"SmolLM2": place(files.SMOLLM2), "MiniLM": place(files.MINILM), "data folder": data()},
+        "models": {"SmolLM2": place(files.SMOLLM2), "MiniLM": place(files.MINILM), "test data": data()},
         "cache": {"folder": str(folder), "free_bytes": shutil.disk_usage(there).free},
     }
 

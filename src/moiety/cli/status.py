@@ -35,7 +35,7 @@ def status(federation: str, party: str | None, identity: str | None, seconds: fl
         if not reach.ok:
             console.print(f"! {reach.name}: \\[{reach.code}] {reach.why}", style="red", soft_wrap=True)
     _models(found)
-    remark(f"as {mine.name} may see it" + ("" if ok else "; `moiety doctor --federation FILE` looks closer"))
+    remark(f"a party tells {mine.name} only what concerns it" + ("" if ok else "; `moiety doctor --federation FILE` looks closer"))
     return ok
 
 

@@ -21,6 +21,7 @@ from moiety.engine.cost import Cost, cost
 from moiety.engine.deploy import Weights
 from moiety.engine.directory import Directory, load
 from moiety.engine.injection import shaping
+from moiety.engine.notice import noticed
 from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
@@ -155,6 +156,11 @@ class Federation:
             raise ConfigError("the federation is closed: ask within its `with` block, or before close(); to go on, connect again")
         return open_session(self.directory, identity, deadlines=self.deadlines, wrap=self._wrap)
 
+    @property
+    def identity(self) -> Identity:
+        """Who asks here: the client."""
+        return self._client
+
     def close(self) -> None:
         """End all sessions, and the parties if they were started here; nothing can be asked any more. May be called twice."""
         self._closed = True
@@ -271,7 +277,8 @@ class Private:
             if self._session is None or self._session.closed:
                 self._session = self._federation.open()
             self.begun += bool(plan.states) and not position
-            result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress, trace=trace)
+            with noticed(self._federation.directory, self._federation.identity, f"a run of {self.name!r}"):
+                result = self._session.run(self.name, plan, inputs, position=position, on_progress=on_progress, trace=trace)
             self._last = (plan, result.report)
             return result
 
