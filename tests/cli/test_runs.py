@@ -19,12 +19,11 @@ def test_demo_as_data(stories: str) -> None:
     assert found["text"] == found["clear"]["text"] == ", there was a little g"
     assert found["largest_logit_error"] < 0.1
     assert set(found["seconds"]) == {"start", "tokenise", "load", "compile", "share", "prefill", "tokens", "check"}
-    p0, p1, p2, client = found["members"]
+    p0, *_ = found["members"]
     assert p0["received_bytes"] == 0
     assert found["costs"]["payload_bytes"] == sum(member["sent_bytes"] for member in found["members"])
     assert found["costs"]["wire_bytes"] > found["costs"]["payload_bytes"]
-    assert not any(member["loads_torch"] for member in (p0, p1, p2))
-    assert client["loads_torch"]
+    assert not any(member["loads_torch"] for member in found["members"])  # until the answer is there; then it checks it in the clear
     assert any("semi-honest" in found[key] for key in ("promise", "protocol"))
 
 

@@ -27,14 +27,14 @@ class Known:
     lengths: tuple[int, ...] = field(default=(16, 32, 64))
 
     def tokenizer(self) -> Any:
-        """The public tokenizer alone; no weight is read."""
+        """The public tokenizer alone; no weight is read, and PyTorch is not loaded."""
         folder = self.folder()
-        from transformers import AutoTokenizer
+        from transformers import PreTrainedTokenizerFast  # AutoTokenizer would load PyTorch and the forms of all models: 2 s
 
         from moiety.models.quiet import quiet
 
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
     def tokens(self, tokenizer: Any, text: str) -> list[int]:
         """A prompt or sentence as the model expects it: within its chat template, or with its marks of begin and end."""
@@ -65,7 +65,11 @@ def _smollm2() -> tuple[Any, Any]:
 
 
 def _smollm2_folder() -> Path:
-    from moiety.models import smollm2
+    from moiety.models import files
+
+    if (folder := files.smollm2_folder()).is_dir():
+        return folder
+    from moiety.models import smollm2  # loads PyTorch
 
     return smollm2.checkpoint()
 

@@ -85,6 +85,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "moiety"
 
 
+def smollm2_folder() -> Path:
+    """Where the checkpoint of SmolLM2 lies once it was converted (``moiety.models.smollm2``)."""
+    return cache_folder() / f"smollm2-{SMOLLM2.version}-{SMOLLM2.sha256[:12]}"
+
+
 def data_folder() -> Path:
     """The folder of test data: ``$MOIETY_DATA``, else ``../shared/data`` beside the checkout. FileNotFoundError if there is none."""
     named = os.environ.get("MOIETY_DATA")

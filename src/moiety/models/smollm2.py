@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from moiety.models.files import SMOLLM2, cache_folder
+from moiety.models.files import SMOLLM2, smollm2_folder
 from moiety.models.quiet import quiet
 
 
@@ -29,7 +29,7 @@ def load() -> tuple[PreTrainedTokenizerBase, LlamaForCausalLM]:
 
 def checkpoint() -> Path:
     """The folder of the bf16 checkpoint, made if missing. Safe to call from several processes at once."""
-    folder = cache_folder() / f"smollm2-{SMOLLM2.version}-{SMOLLM2.sha256[:12]}"
+    folder = smollm2_folder()
     if folder.is_dir():
         return folder
     logging.getLogger(__name__).info("converting %s once, about 20 s, into %s", SMOLLM2.path, folder)
