@@ -53,8 +53,9 @@ $(VENV)/.models: $(VENV)/.moiety src/moiety/models/files.py
 demo: setup
 	@$(BIN)/moiety demo
 
+# WORKERS=2: files of tests in two processes at once; the parties they start come on top.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 check: setup
 	$(BIN)/ruff format --check .
