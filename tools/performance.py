@@ -122,7 +122,7 @@ def _title(row: Row) -> str:
 def _cells(one: Figures) -> Iterator[str]:
     for seconds in (one.wall_s, one.first_s, one.cpu_s):
         yield f"{seconds:.3g} s"
-    yield f"{one.sent_bytes / 1e6:.4g} MB"
+    yield f"{one.sent_bytes / 1e6:,.1f} MB"
     yield f"{one.rounds:,.0f}"
     yield f"{one.peak_bytes / 1e6:,.0f} MB"
     yield f"{one.max_error:.1e}"
@@ -204,10 +204,12 @@ def _lines(found: Sequence[Length]) -> list[str]:
         out.append(f'<text class="small" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{second}</text>')
     for number, delay in enumerate(DELAYS_MS):
         out.append(f'<text x="{left + number * step:.1f}" y="{floor + 18}" text-anchor="middle">{delay:g} ms</text>')
-    for one in found:
+    label = 0.0  # of the longest run, which is highest; the others stay below one another
+    for one in sorted(found, key=lambda one: -one.seconds[-1]):
         points = [(left + number * step, floor - second * scale) for number, second in enumerate(one.seconds)]
         out.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
-        out.append(f'<text class="small" x="{right + 8}" y="{points[-1][1] + 4:.1f}">{one.tokens} tokens</text>')
+        label = max(points[-1][1] + 4, label + 12)
+        out.append(f'<text class="small" x="{right + 8}" y="{label:.1f}">{one.tokens} tokens</text>')
     return [*out, f'<text class="small" x="{(left + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">delay of a link, one way</text>']
 
 

@@ -11,6 +11,8 @@ from moiety.bench.report import Report, Row
 WIDTH: Final = 860
 LEFT, RIGHT, TOP, BOTTOM = 250, 130, 52, 30
 BAR, GAP = 13, 10
+SHORTEST: Final = -3
+"""Power of ten at which the axis begins at the latest; what is shorter has a mark alone."""
 SIDES: Final = (OURS, "spu", "spu-jax", "crypten", FLOOR)
 STYLE: Final = """
   text { font: 13px system-ui, sans-serif; fill: #333 } .small { font-size: 11px } line { stroke: #ddd }
@@ -23,7 +25,8 @@ def plot(report: Report) -> str:
     """SVG: bars of wall time; peers with their ratio to moiety, and marked where their answer is wrong."""
     rows = [row for row in report.rows if OURS in row.sides]
     seconds = [side.wall_s for row in rows for side in row.sides.values()]
-    low, high = math.floor(math.log10(min(seconds, default=1))), math.ceil(math.log10(max(seconds, default=10)))
+    low = max(math.floor(math.log10(min(seconds, default=1))), SHORTEST)
+    high = math.ceil(math.log10(max(seconds, default=10)))
     scale = (WIDTH - LEFT - RIGHT) / max(high - low, 1)
     height = TOP + BOTTOM + sum(GAP + BAR * len(row.sides) for row in rows)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"><style>{STYLE}</style>']

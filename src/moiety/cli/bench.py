@@ -64,13 +64,12 @@ def profile(names: Sequence[str], link: str | None, out: Path, *, as_json: bool)
 
 
 def _print(report: "Report") -> None:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for title in ("", "", "wall", "CPU-s", "sent", "rounds", "memory", "error", "sharing", "compiling"):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in report.rows:
         for number, (side, figures) in enumerate(row.sides.items()):
-            table.add_row("" if number else f"[bold]{row.title}[/bold]")
-            table.add_row("", side, *_cells(figures))
+            table.add_row("" if number else row.workload, side, *_cells(figures))
             if side in row.ratios:
                 table.add_row("", "", *_ratios(row, side), style="dim")
     console = paper()
@@ -81,7 +80,7 @@ def _print(report: "Report") -> None:
 
 def _cells(one: "Figures") -> tuple[str, ...]:
     times = (f"{one.wall_s:.3g} s", f"{one.cpu_s:.3g}")
-    sizes = (f"{one.sent_bytes / 1e6:.4g} MB", f"{one.rounds:.0f}", f"{one.peak_bytes / 1e6:.0f} MB")
+    sizes = (f"{one.sent_bytes / 1e6:,.1f} MB", f"{one.rounds:.0f}", f"{one.peak_bytes / 1e6:,.0f} MB")
     return (*times, *sizes, f"{one.max_error:.1e}", f"{one.share_s:.3g} s", f"{one.compile_s:.3g} s")
 
 
