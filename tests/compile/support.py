@@ -12,6 +12,7 @@ from moiety.compile import signature
 from moiety.compile.model import Compiled, compile_model
 from moiety.compile.plan import LINKS, Plan
 from moiety.compile.rehearse import States, rehearse
+from moiety.engine.executor import on_wire
 from moiety.mpc.lockstep import Transcript
 from moiety.mpc.rounds import Role, Words
 
@@ -36,7 +37,7 @@ def waves_of(transcript: Transcript) -> list[Counter[tuple[Role, Role]]]:
     for words, end in zip([*transcript.waves, []], [*transcript.dealt_by, len(transcript.dealt)], strict=True):
         wave: Counter[tuple[Role, Role]] = Counter()
         for word in (*words, *transcript.dealt[begin:end]):
-            wave[word.sender, word.receiver] += word.value.nbytes
+            wave[word.sender, word.receiver] += on_wire(word.value, word.spec).nbytes
         waves.append(wave)
         begin = end
     return waves if waves[-1] else waves[:-1]
@@ -65,6 +66,11 @@ class Case:
     @property
     def ops(self) -> Counter[str]:
         return Counter(node.op for node in self.plan.nodes)
+
+    @property
+    def truncations(self) -> int:
+        """By nodes of their own and at the end of products."""
+        return sum(node.op == "rescale" or bool(node.params.get("drop")) for node in self.plan.nodes if node.op != "out_of_range")
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The private answer to these inputs (else those of the compilation); checks the cost on the way."""

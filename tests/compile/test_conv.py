@@ -56,7 +56,7 @@ def images() -> torch.Tensor:
 def test_convolutions() -> None:
     case = compiled(All(LAYERS), images())
     assert errors_above(TOLERANCE, case) == {}
-    assert case.ops["convolution"] == case.ops["rescale"] == len(LAYERS)
+    assert case.ops["convolution"] == case.truncations == len(LAYERS)
     assert len(case.plan.waves) == 5, "two for the input, the convolutions, their truncations, the answer"
 
 

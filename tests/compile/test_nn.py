@@ -120,7 +120,7 @@ def test_layer_norm(norm: nn.LayerNorm) -> None:
 def test_layer_norm_widths(width: int) -> None:
     case = compiled(nn.LayerNorm(width), torch.randn(4, width))
     assert case.error() < TOLERANCE
-    assert case.ops["rescale"] == 2, "one truncation of the centred input, one of the answer with its gain"
+    assert case.truncations == 2, "one truncation of the centred input, one of the answer with its gain"
 
 
 class Residual(nn.Module):
@@ -140,7 +140,7 @@ class Residual(nn.Module):
 def test_a_residual_is_truncated_by_its_norms_alone() -> None:
     case = compiled(Residual(), torch.randn(4, 24))
     assert case.error() < 2 * TOLERANCE
-    assert case.ops["rescale"] == 4, "what each of three norms centres, and the answer"
+    assert case.truncations == 4, "what each of three norms centres, and the answer"
 
 
 @pytest.mark.parametrize("scale", [0.01, 30.0, 3000.0])

@@ -27,9 +27,9 @@ def packed(w):
     return w.reshape(len(w), -1).T
 
 
-async def dense(party, x, w, windows, bias=None, drop=0):
+async def dense(party, x, w, windows, bias=None, cut=rep3.WHOLE):
     held = rep3.Weight(w.shape, w.fraction) if party.role is None else rep3.pack(party, w)
-    return await convolution(party, x, held, windows, bias, drop=drop)
+    return await convolution(party, x, held, windows, bias, cut=cut)
 
 
 def expected(x, w, windows, groups):
@@ -106,7 +106,7 @@ def test_a_bias_and_truncation_in_the_round_of_the_product(groups):
     wanted = (expected(x, w, windows, groups) + bias[:, None, None]) / 2.0**14
     given = share(x, 14), share(w if groups > 1 else packed(w), 16), share(bias, 30)
     form = convolution if groups > 1 else dense
-    found = run(lambda party, a, b, c: form(party, a, b, windows, c, drop=14), *given)
+    found = run(lambda party, a, b, c: form(party, a, b, windows, c, cut=rep3.Cut(14)), *given)
     assert found.results[Role.P1].fraction == 16
     assert np.abs(opened(found) - wanted).max() <= 1
     with pytest.raises(ProtocolMisuse, match="fraction bits"):

@@ -158,6 +158,6 @@ def test_rings_and_fractions_are_not_mixed():
     with pytest.raises(ProtocolMisuse, match="differ in ring or fraction"):
         a + b
     with pytest.raises(ProtocolMisuse, match="different rings"):
-        run(rep3.product, share([1]), share([1], bits=8))
+        rep3.product_share(Party(Role.P1, lockstep.test_draws(Role.P1), None), Share((1,)), Share((1,), bits=8))
     with pytest.raises(ProtocolMisuse, match="no masked part"):
         run(lambda party, x: _done(rep3.pack(party, Share((2, 2)))), share([1]))

@@ -153,3 +153,49 @@ def test_truncation_in_small_rings(bits):
     values = np.repeat(np.arange(-top, top, max(1, top >> 6)), 50)
     found = run(rep3.rescale, share(values, 5, bits=bits), fraction=2)
     assert is_near(opened(found), values, 3).all()
+
+
+async def cut(party: Party, x: Share, y: Share, width: int, bits: int) -> Share:
+    return await rep3.product(party, x, y, cut=rep3.Cut(DROP, width, bits))
+
+
+def signed(words: Words, bits: int) -> Words:
+    """Ring elements as the integers next to zero."""
+    return (words << np.uint64(64 - bits)).view(np.int64) >> (64 - bits)
+
+
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize(("width", "bits"), [(16, 16), (16, 24), (24, 64), (44, 64), (40, 48)])
+def test_rule_10_a_cut_product_holds_to_its_borders(width, bits, node):
+    top = 1 << (width - 2)
+    ends = np.array([-top, -top + 1, -1, 0, 1, top - 2, top - 1]) << DROP
+    z = np.concatenate([np.repeat(ends, 2000), np.random.default_rng(3).integers(-top << DROP, top << DROP, COUNT)])
+    found = signed(
+        lockstep.opened(run(cut, share(z, seed=1), share(np.ones_like(z), seed=2), width=width, bits=bits, node=node).results), bits
+    )
+    assert (np.abs(errors(found, z)) <= 1 + 2.0**-9).all()
+    assert abs(errors(found, z)[-COUNT:].mean()) < 0.02
+
+
+@pytest.mark.parametrize("beyond", [1, -1])
+def test_rule_10_a_cut_product_that_is_raised_fails_grossly_beyond(beyond):
+    width, bits = 20, 40
+    z = np.full(COUNT, (beyond << (width - 1)) << DROP)
+    found = signed(lockstep.opened(run(cut, share(z, seed=1), share(np.ones_like(z), seed=2), width=width, bits=bits).results), bits)
+    assert np.abs(errors(found, z)).max() > 2 ** (width - 1)
+
+
+def test_a_product_whose_dealt_part_is_coarser_than_its_result_breaks_the_law(monkeypatch):
+    monkeypatch.setattr(rep3, "GUARD", -4)
+    z = np.random.default_rng(3).integers(-(2**40), 2**40, COUNT)
+    found = signed(lockstep.opened(run(cut, share(z, seed=1), share(np.ones_like(z), seed=2), width=30, bits=30).results), 30)
+    assert np.abs(errors(found, z)).max() > 4
+
+
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize(("width", "bits"), [(44, 64), (20, 40), (20, 64), (44, 24), (16, 16)])
+def test_rescale_into_another_ring_holds_to_its_borders(width, bits, node):
+    top = 1 << (min(width, bits) - 2)
+    z = np.concatenate([np.repeat([-top << DROP, 0, (top << DROP) - 1], 2000), np.random.default_rng(3).integers(-top, top, COUNT) << DROP])
+    found = signed(lockstep.opened(run(rep3.rescale, share(z, DROP), fraction=0, width=width, bits=bits, node=node).results), bits)
+    assert (np.abs(errors(found, z)) <= 1).all()

@@ -10,6 +10,7 @@ import torch
 
 from moiety import ring
 from moiety.compile import tables
+from moiety.compile.bounds import Claim
 from moiety.compile.calibrate import Range, Ranges
 from moiety.compile.passes import Truncation
 from moiety.compile.plan import Constant, Input, Lookup, Node, Output, State, Weight
@@ -153,6 +154,8 @@ class Builder:
         self.checks: list[int] = []
         self.lookups: list[Lookup] = []
         self.truncations: dict[int, Truncation] = {}
+        self.claims: dict[int, Claim] = {}
+        self.slacks: dict[int, int] = {}
         self.disclosed: list[str] = []
         self.module = ""
         self._known: dict[tuple[Any, ...], int] = {}
@@ -320,7 +323,7 @@ class Builder:
         """Look f up at x, which lies in [low, high]."""
         x = self.in_units(x, low, high)
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
-        self.check(x, low, high)
+        self.check(x, low, high, choice.levels[0].window.cell * x.unit)
         self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
         levels = [self.constant(level.table.coefficients) for level in choice.levels]
         windows = tuple(int(v) for level in choice.levels for v in level.window)
@@ -336,10 +339,13 @@ class Builder:
         # a small value's products may have left it more fraction bits than the range has room for
         return self.rescaled(x, x.fraction - excess) if excess > 0 else x
 
-    def check(self, x: Secret, low: float, high: float) -> None:
-        """Have the run notice when x leaves [low, high], if the options ask for it."""
+    def check(self, x: Secret, low: float, high: float, slack: float = 0.0) -> None:
+        """Have the run notice when x leaves [low, high] by ``slack``, if the options ask for it; what is closer need not be noticed."""
         if self.options.check_ranges:
-            self.checks.append(self.emit("out_of_range", x.node, low=math.floor(low / x.unit), high=math.ceil(high / x.unit) + 1))
+            ends = {"low": math.floor(low / x.unit), "high": math.ceil(high / x.unit) + 1}
+            node = self.emit("out_of_range", x.node, **ends)
+            self.slacks[node] = math.floor(slack / x.unit)
+            self.checks.append(node)
 
     def range_of(self, site: str) -> Range:
         """Calibrated range of an operation. Raises PlanError when calibration never reached it."""

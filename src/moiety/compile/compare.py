@@ -18,6 +18,7 @@ calibrated range, an approximation that is coarser than its table says, or a def
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -84,8 +85,9 @@ def compare(draft: Draft, inputs: Sequence[Any] | None = None) -> Comparison:
     lowering = draft.lowering_as(_Tracing)
     plan, place = _numbered(draft, lowering)
     words = signature.encode_inputs(plan, given[: len(plan.arguments)], {})
-    fixed, _ = _values(plan, lowering, place, words, masked=False)
-    private, flag = _values(plan, lowering, place, words, masked=True)
+    clear = {node: _wide(value) for node, what, value in evaluate_all(draft.captured, given) if not what}
+    fixed, _ = _values(plan, lowering, place, words, clear, masked=False)
+    private, flag = _values(plan, lowering, place, words, clear, masked=True)
     run = _Comparing(draft, lowering, fixed, private)
     for node, what, value in evaluate_all(draft.captured, given):
         if not what:
@@ -119,7 +121,7 @@ def _numbered(draft: Draft, lowering: Lowering) -> tuple[Plan, dict[int, int]]:
 
 
 def _values(
-    plan: Plan, lowering: Lowering, place: Mapping[int, int], words: Sequence[Words], *, masked: bool
+    plan: Plan, lowering: Lowering, place: Mapping[int, int], words: Sequence[Words], clear: Mapping[fx.Node, Any], *, masked: bool
 ) -> tuple[dict[fx.Node, torch.Tensor], bool | None]:
     """The real value of every operation that has one in the plan, and the run's range flag."""
     wanted: dict[int, list[fx.Node]] = {}
@@ -135,15 +137,22 @@ def _values(
         if role is Role.P0 and result.mask is not None:
             masks[i] = result.mask
         elif role is Role.P1 and result.masked is not None:
-            signed = (result.masked - masks.pop(i, np.uint64(0))).astype(np.uint64).view(np.int64)
-            out.update({node: _real(lowering.values[node], signed) for node in wanted[i]})
+            shown = replace(result, masked=result.masked - masks.pop(i, np.uint64(0)))
+            out.update({node: _real(lowering.values[node], shown, clear.get(node)) for node in wanted[i]})
 
     results = rehearse(plan, lowering.builder.tensors, words, masked=masked, note=note).results[Role.CLIENT]
     return out, None if plan.flag < 0 else bool(ring.decode(results[plan.flag], 0).any())
 
 
-def _real(value: Secret, signed: Any) -> torch.Tensor:
-    real = torch.from_numpy(np.ascontiguousarray(signed).astype(np.float64)) * value.unit
+def _real(value: Secret, shown: Share, clear: Any) -> torch.Tensor:
+    """The real numbers that words stand for. A ring that holds only what a table reads of a value leaves out which multiple of its size was
+    meant: that nearest to the value in the clear."""
+    above, unit = np.uint64(64 - shown.bits), value.factor * 2.0**-shown.fraction
+    signed = (shown.masked.astype(np.uint64) << above).view(np.int64) >> above.astype(np.int64)  # type: ignore[union-attr]
+    real = torch.from_numpy(np.ascontiguousarray(signed).astype(np.float64)) * unit
+    if shown.bits < 64 and value.gain is value.shift is None and isinstance(clear, torch.Tensor) and clear.shape == real.shape:
+        around = 2.0**shown.bits * unit
+        real = real + around * torch.round((clear.double() - real) / around)
     if value.gain is not None:
         real = real * value.gain.tensor.double()
     return real if value.shift is None else real + value.shift.tensor.double()

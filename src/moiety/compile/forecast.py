@@ -62,11 +62,12 @@ def run_bytes(found: Driven, role: Role) -> int:
 
 def _at_evaluator(held: Held, wave: Wave) -> int:
     """Every dealt value is there, drawn or received; what is sent is kept until it was added to what is heard."""
-    return 2 * WORD * held.elements + held.drawn + sum(wave.links.values())
+    spoken = sum(spec.passing_bytes for specs in wave.segments.values() for spec in specs)
+    return 2 * WORD * held.elements + held.drawn + spoken + sum(word.spec.passing_bytes for _, word in wave.dealt.values())
 
 
 def _at_helper(held: Held, wave: Wave, *waiting: int) -> int:
-    dealt = [word.spec.nbytes for _, word in wave.dealt.values()]
+    dealt = [word.spec.passing_bytes for _, word in wave.dealt.values()]
     return WORD * held.elements + held.drawn + sum(dealt) + DEALING * max(dealt, default=0) + sum(waiting)
 
 

@@ -8,6 +8,8 @@ import msgspec
 import torch
 
 from moiety.compile import (  # noqa: F401  (importing them registers the rules)
+    bounds,
+    narrow,
     passes,
     program,
     rules_arithmetic,
@@ -161,15 +163,27 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         **further,
     )
     plan = passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget)
-    plan = passes.reveal_last(passes.prune(plan))
+    plan = passes.reveal_last(passes.prune(_narrowed(plan, builder)))
     plan = msgspec.structs.replace(plan, leakage=_leakage(plan, builder.disclosed))
     return msgspec.structs.replace(plan, waves=program.wave_table(program.costs(plan)))
+
+
+def _narrowed(plan: Plan, builder: Builder) -> Plan:
+    """In rings no larger than hard bounds ask for, which the weights decide."""
+    drops = {i: cut.drop for i, cut in builder.truncations.items()}
+    found = bounds.find(plan, program.shapes(plan), builder.tensors, drops, builder.claims, builder.slacks)
+    plan = narrow.cut_products(plan, builder.truncations, found)
+    return narrow.narrow(narrow.checks_needed(plan, found, builder.slacks), builder.truncations, found)
 
 
 def _leakage(plan: Plan, disclosed: Sequence[str]) -> tuple[str, ...]:
     """What is learned beyond one's own inputs, by whom."""
     shapes = ", ".join(f"{o.name} {o.shape}" for o in plan.outputs)
-    lines = [f"the data owner receives {shapes}", "all parties know the program, its shapes, its constants and the calibrated ranges"]
+    lines = [
+        f"the data owner receives {shapes}",
+        "all parties know the program, its shapes, its constants, the calibrated ranges and the sizes of its rings, which say within a "
+        "factor of 256 how far the weights let a value go",
+    ]
     lines += [
         f"all parties know which pairs the mask in {module or 'the model'} excludes, though weights decide it" for module in disclosed
     ]

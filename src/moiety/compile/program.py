@@ -177,7 +177,7 @@ class _Measured(Schedule):
         """As its base, noting what is held in this wave."""
         dealt = {address for address, _ in self._shapes.dealt}
         for address, spec in self._shapes.draws[self._seen :]:
-            self._drawn[address.path[0]] += 0 if address in dealt else spec.nbytes
+            self._drawn[address.path[0]] += 0 if address in dealt else spec.memory_bytes
         self._seen = len(self._shapes.draws)
         for ended in self._drawn.keys() - self.live.keys():
             del self._drawn[ended]

@@ -310,7 +310,7 @@ def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: fl
     step_bits = max(0, int(np.ceil(np.log2(max(bound, x.unit) * b.options.margin / 62.0 / x.unit))))
     step = x.unit * 2.0**step_bits
     kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
-    b.check(kept, -62 * step, 62 * step)
+    b.check(kept, -62 * step, 62 * step, step)
     if step <= MOST_STEP and (mask is None or mask.rows is None):
         return b.emit("row_max", x.node, *valid, step_bits=step_bits), step
     lowered = kept.node

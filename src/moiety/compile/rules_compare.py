@@ -89,7 +89,7 @@ def largest_magnitude(x: Any) -> float:
 
 def width(b: Builder, x: Secret) -> int:
     """Bits on which x can be compared with zero, two to spare."""
-    b.check(x, -x.bound, x.bound)
+    b.check(x, -x.bound, x.bound, x.bound / 4)
     return min(64, max(4, math.ceil(x.bits) + 3))
 
 

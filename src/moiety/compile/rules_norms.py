@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from moiety.compile.bounds import Claim
 from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, times_owned
@@ -13,6 +14,9 @@ from moiety.compile.rules_compare import gathered_axes
 from moiety.compile.rules_nn import as_owned
 from moiety.compile.rules_powers import inverse_roots, roots
 from moiety.errors import UnsupportedOp
+
+NEAR = 1.01
+"""Above what tables of relative error 2^-11 make of a quotient that is 1."""
 
 
 @rule(aten.layer_norm.default)
@@ -54,6 +58,8 @@ def _normal(call: Call, x: Secret, eps: float) -> Secret:
     variance = replace(variance, node=b.emit("add_public", node, words))
     inverse = inverse_roots(b, variance, low, high, b.options.row_fraction, low**-0.5)
     normal = b.multiply(centred, inverse, x.shape, n**0.5)
+    longest = NEAR * n**0.5 / normal.unit  # a row's squares add up to n times the variance, whose root was checked and is near
+    b.claims[normal.node] = Claim(longest, longest)
     reach = max(normal.bound, call.bound)  # by which it goes on, with a gain and shift that are still pending
     return b.rescaled(normal, math.floor(ROOM - math.log2(reach / normal.factor)))
 

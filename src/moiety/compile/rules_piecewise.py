@@ -55,7 +55,7 @@ def _sixth(call: Call) -> Secret:
 def positive_part(b: Builder, x: Secret) -> Secret:
     """max(x, 0), at the activations' fraction."""
     x = b.settled(x)
-    b.check(x, -x.bound, x.bound)
+    b.check(x, -x.bound, x.bound, x.bound / 4)
     return replace(x, node=b.emit("relu", x.node, bits=min(64, max(8, int(np.ceil(x.bits)) + 2))))
 
 
@@ -116,6 +116,6 @@ def held(call: Call, low: float | None, high: float | None) -> Secret:
 def _bits(call: Call, x: Secret, ends: Sequence[float]) -> int:
     """Bits on which x, settled and within its range, can be compared with the ends."""
     reach = max(call.input_bound(), 1e-3)
-    call.builder.check(x, -reach, reach)
+    call.builder.check(x, -reach, reach, reach / 8)
     farthest = reach + max(abs(end) for end in ends)
     return min(64, max(8, int(np.ceil(np.log2(farthest * 2.0**x.fraction))) + 2))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from moiety import ring
 from moiety.compile import program
 from moiety.engine.report import Traffic
 from moiety.engine.waves import Bound, Dealt, Entry, Frame
@@ -159,7 +160,7 @@ class Execution:
                 raise PlanMismatch(
                     f"{self._role.name} would send {part.dtype} {part.shape} to {frame.peer.name} where the table has {spec}"
                 )
-        views = [part.data for part in parts]
+        views = [on_wire(part, spec).data for part, spec in zip(parts, frame.specs, strict=True)]
         self._send[frame.peer].send(frame.kind, views, wave=self.wave, layout=frame.layout)
         self.tally.count(self._role, frame.peer, frame.nbytes)
 
@@ -236,8 +237,16 @@ class Execution:
         self.tally.waiting_s += time.perf_counter() - began
 
 
+def on_wire(part: Words, spec: Spec) -> Words:
+    """An array as it travels: as it is, or as the octets that its ring fills."""
+    width = -(-spec.bits // 8)
+    return part if width in (1, 8) and part.dtype.itemsize == width else ring.to_octets(part, width)
+
+
 def segment(buffer: Words, at: int, spec: Spec) -> Words:
     """One array of a frame: a view where the processor may read it as such, else a copy."""
-    dtype = dtype_of(spec.bits)
+    dtype, width = dtype_of(spec.bits), -(-spec.bits // 8)
+    if dtype().itemsize != width:
+        return ring.from_octets(buffer[at : at + spec.nbytes], width).reshape(spec.shape)
     view: Words = np.ndarray(spec.shape, dtype, buffer.data, at)
     return view if view.flags.aligned else view.copy()

@@ -39,14 +39,16 @@ def op(f: Op) -> Op:
 
 @op
 def add(party: Party, x: Share, y: Share) -> Share:
-    """Sum of two secrets at one fraction."""
-    return x + y
+    """Sum of two secrets at one fraction, in the smaller of their rings."""
+    bits = min(x.bits, y.bits)
+    return x.narrowed(bits) + y.narrowed(bits)
 
 
 @op
 def subtract(party: Party, x: Share, y: Share) -> Share:
-    """Difference of two secrets at one fraction."""
-    return x - y
+    """Difference of two secrets at one fraction, in the smaller of their rings."""
+    bits = min(x.bits, y.bits)
+    return x.narrowed(bits) - y.narrowed(bits)
 
 
 @op
@@ -163,9 +165,9 @@ def running_total(party: Party, x: Share, *, axis: int) -> Share:
 
 @op
 def concat(party: Party, *shares: Share, axis: int) -> Share:
-    """Join along one axis."""
-    out = shares[0]
-    for other in shares[1:]:
+    """Join along one axis, in the smallest of their rings."""
+    out, *others = (x.narrowed(min(y.bits for y in shares)) for x in shares)
+    for other in others:
         out = out.zip(other, lambda a, b: np.concatenate([a, b], axis=axis)) if _has_parts(out, other) else _concat_shape(out, other, axis)
     return out
 
@@ -194,35 +196,48 @@ def total(party: Party, x: Share, *, axes: tuple[int, ...], keepdims: bool) -> S
 
 
 @op
-async def multiply(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
-    """Element by element; ``drop`` > 0 truncates in the same round, within the plan's failure budget."""
-    return await rep3.product(party, x, y, drop=drop)
+async def multiply(party: Party, x: Share, y: Share, *, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
+    """Element by element. ``drop`` > 0 truncates: without failure into a ring of ``width`` bits, which is raised to one of ``bits``;
+    with ``width`` 0 in the same round, within the plan's failure budget. See :class:`~moiety.mpc.rep3.Cut`."""
+    return await rep3.product(party, x, y, cut=rep3.Cut(drop, width, bits))
 
 
 @op
-async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0) -> Share:
-    """Matrix product over the last two axes, leading ones broadcast; ``drop`` as in :func:`multiply`."""
-    return await rep3.product(party, x, y, rep3.MATMUL, drop=drop)
+async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
+    """Matrix product over the last two axes, leading ones broadcast; parameters as in :func:`multiply`."""
+    return await rep3.product(party, x, y, rep3.MATMUL, cut=rep3.Cut(drop, width, bits))
 
 
 @op
-async def linear(party: Party, x: Share, w: rep3.Weight, *bias: Share, drop: int = 0) -> Share:
-    """``x @ w + bias`` with packed weights; ``drop`` as in :func:`multiply`."""
-    return await rep3.linear(party, x, w, *bias, drop=drop)
+async def linear(party: Party, x: Share, w: rep3.Weight, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
+    """``x @ w + bias`` with packed weights; parameters as in :func:`multiply`."""
+    return await rep3.linear(party, x, w, *bias, cut=rep3.Cut(drop, width, bits))
 
 
 @op
 async def convolution(
-    party: Party, x: Share, w: rep3.Weight | Share, *bias: Share, kernel: Shape, stride: Shape, dilation: Shape, drop: int = 0
+    party: Party,
+    x: Share,
+    w: rep3.Weight | Share,
+    *bias: Share,
+    kernel: Shape,
+    stride: Shape,
+    dilation: Shape,
+    drop: int = 0,
+    width: int = 0,
+    bits: int = 64,
 ) -> Share:
-    """x (N, C, ...), padded, by a packed weight (C * places, out), or in groups by one (out, C / groups, places ...); ``drop`` as above."""
-    return await convolve.convolution(party, x, w, convolve.Windows(kernel, stride, dilation), *bias, drop=drop)
+    """x (N, C, ...), padded, by a packed weight (C * places, out), or in groups by one (out, C / groups, places ...).
+
+    ``drop``, ``width`` and ``bits`` as in :func:`multiply`.
+    """
+    return await convolve.convolution(party, x, w, convolve.Windows(kernel, stride, dilation), *bias, cut=rep3.Cut(drop, width, bits))
 
 
 @op
-async def rescale(party: Party, x: Share, *, fraction: int) -> Share:
-    """Failure-free truncation to ``fraction`` bits."""
-    return await rep3.rescale(party, x, fraction)
+async def rescale(party: Party, x: Share, *, fraction: int, width: int = 0, bits: int = 64) -> Share:
+    """Failure-free truncation to ``fraction`` bits; what is left fits ``width`` bits if those are given, and the result ``bits``."""
+    return await rep3.rescale(party, x, fraction, width=width, bits=bits)
 
 
 @op
@@ -245,18 +260,18 @@ async def spread(party: Party, x: Share) -> Share:
 
 
 @op
-async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...], fraction: int) -> Share:
+async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
     """A function by tables of coefficients (degree + 1, cells), finest level first; ``windows`` has four integers a level.
 
     One level: 2 rounds. With more, a range too wide for uniform cells is served without a comparison: a coarser level is zero in
     its first cells, and its ``inside`` table is one exactly there. Finer levels cover those cells with room to spare, and what
-    they yield elsewhere is multiplied by zero: ``value = coarse + inside * finer``, one more round a level.
+    they yield elsewhere is multiplied by zero: ``value = coarse + inside * finer``, one more round a level. The result's ring has ``bits``.
     """
     spans = [Window(*windows[4 * i : 4 * i + 4]) for i in range(len(levels))]
     for span, words in zip(spans, levels, strict=True):
         _check_span(span, words)
     asked = [[Table(words, fraction)] if i == 0 else [Table(words, fraction), _inside(words)] for i, words in enumerate(levels)]
-    found = await together(party, *(lookup(party, x, window, tables) for window, tables in zip(spans, asked, strict=True)))
+    found = await together(party, *(lookup(party, x, window, tables, bits) for window, tables in zip(spans, asked, strict=True)))
     value: Share = found[0][0]
     for coarse, inside in found[1:]:
         value = coarse + await rep3.product(party, inside, value)
@@ -362,9 +377,9 @@ async def puma_rsqrt(party: Party, x: Share, *, low: int, high: int) -> Share:
 
 
 @op
-async def out_of_range(party: Party, x: Share, *, low: int, high: int) -> Share:
-    """How many elements lie outside [low, high) raw units."""
-    return await ranges.out_of_range(party, x.reshape(1, size(x.shape)), low, high)
+async def out_of_range(party: Party, x: Share, *, low: int, high: int, drop: int = 0, bits: int = 64) -> Share:
+    """How many elements lie outside [low, high) raw units; with ``drop``, of those within 2^(drop + 1) of an end perhaps none."""
+    return await ranges.out_of_range(party, x.reshape(1, size(x.shape)), low, high, drop=drop, bits=bits)
 
 
 @op

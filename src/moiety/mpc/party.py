@@ -105,6 +105,13 @@ class Party:
                 return a ^ b if xor else wrap(a + b, bits)
         return None
 
+    def draw_each(self, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> tuple[Words | None, Words | None]:
+        """As :meth:`draw`, but P0 gets both parts, P1 only the first and P2 only the second."""
+        address, spec = self.scope.address(kind), Spec(shape, bits)
+        one = self._own(Key.A, address, spec) if self.role in (Role.P0, Role.P1) else None
+        two = self._own(Key.B, address, spec) if self.role in (Role.P0, Role.P2) else None
+        return one, two
+
     def draw_for(self, holder: Role, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> Words | None:
         """A draw that one evaluator and P0 know, and the other evaluator does not. Others get None."""
         address = self.scope.address(kind)
@@ -206,6 +213,10 @@ class ShapeParty(Party):
     def draw(self, kind: Kind, shape: tuple[int, ...], bits: int = 64, *, xor: bool = False) -> Words | None:
         self.draws.append((self.scope.address(kind), Spec(shape, bits)))
         return None
+
+    def draw_each(self, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> tuple[Words | None, Words | None]:
+        self.draws.append((self.scope.address(kind), Spec(shape, bits)))
+        return None, None
 
     def draw_for(self, holder: Role, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> Words | None:
         self.draws.append((self.scope.address(kind), Spec(shape, bits)))

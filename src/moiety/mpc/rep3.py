@@ -5,8 +5,8 @@ Every protocol here is semi-honest; its simulator is written down in ``docs/secu
 """
 
 import hashlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,14 +82,47 @@ async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], 
     return Share(shape, fraction, bits, masked, mask)
 
 
-def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> Words | None:
-    """Additive shares of ``op(x, y)``: 0 rounds, 1 E dealt an output element (protocol 3.1 before its exchange).
+class Cut(NamedTuple):
+    """How many low bits a product loses before it is masked afresh, and the rings in which that happens.
 
-    P0 deals ``g = op(lx, ly)``; then ``a = op(mx, [y]) - op(lx_i, my) + g_i`` sums to ``op(x, y)``.
+    With ``width`` the truncation never fails for ``-2^(width-2) <= z / 2^drop < 2^(width-2)``: the product is computed in
+    Z_2^(width + drop), each evaluator shifts its share, and what is left lies in Z_2^width, which is the result's ring, or is raised to
+    that of ``bits``. Without, it is the one-round truncation of :func:`shift_share` in the operands' own ring, within a failure budget.
+    """
+
+    drop: int = 0
+    width: int = 0
+    bits: int = 64
+
+    def ring_of(self, *operands: Share) -> int:
+        """Bits of the ring in which the product of these is computed. Raises ProtocolMisuse when they do not have them."""
+        if not (0 <= self.drop < 64 and 0 <= self.width <= 64 and 1 <= self.bits <= 64):
+            raise ProtocolMisuse(f"{self} names no ring")
+        bits = min(self.width + self.drop if self.width else self.bits, *(x.bits for x in operands))
+        if self.width and bits < self.width + self.drop:
+            raise ProtocolMisuse(f"a product in a ring of {self.width + self.drop} bits cannot take {operands!r}")
+        return bits
+
+    @property
+    def coarse(self) -> int:
+        """Low bits of what P0 deals that only the rounding would see."""
+        return max(0, self.drop - GUARD) if self.width else 0
+
+
+WHOLE = Cut()
+GUARD = 8
+"""Bits below the result's unit that P0's dealt products keep: their rounding is at most 2^-9 of a unit."""
+
+
+def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, coarse: int = 0) -> Words | None:
+    """Additive shares of ``op(x, y)``: 0 rounds, one word dealt an output element (protocol 3.1 before its exchange).
+
+    P0 deals ``g = op(lx, ly)``; then ``a = op(mx, [y]) - op(lx_i, my) + g_i`` sums to ``op(x, y)``. Of g the ``coarse`` lowest bits may be
+    left out: the sum is then off by at most half of 2^coarse.
     """
     if x.bits != y.bits:
         raise ProtocolMisuse(f"{x!r} and {y!r} live in different rings")
-    cross = party.deal(op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits)  # type: ignore[arg-type]
+    cross = _deal_cross(party, op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits, coarse)  # type: ignore[arg-type]
     if cross is None or not party.evaluates:
         return None
     out = op.apply(x.masked, party.additive(y))  # type: ignore[arg-type]
@@ -98,21 +131,29 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY) -> 
     return out
 
 
-async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, drop: int = 0) -> Share:
-    """Exact ``op(x, y) + bias`` at the sum of the fractions. 1 round, 3 E an output element, whatever the inner dimension.
+def _deal_cross(party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int) -> Words | None:
+    """P0 deals ``make()``, rounded to a multiple of 2^coarse: ``bits - coarse`` bits an element travel."""
+    if not coarse:
+        return party.deal(shape, make, bits)
+    half, by = np.uint64(1 << (coarse - 1)), np.uint64(coarse)
+    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(dtype_of(bits - coarse)), bits - coarse)
+    return None if dealt is None else dealt.astype(np.uint64) << by
 
-    ``drop`` > 0 also removes that many fraction bits, in the same round, at the risk of :func:`shift_share`.
-    """
-    fraction = x.fraction + y.fraction
+
+async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, cut: Cut = WHOLE) -> Share:
+    """``op(x, y) + bias`` at the sum of the fractions, less what ``cut`` drops. 1 round, 3 words an output element, whatever the inner
+    dimension; see :func:`finish` for what a cut costs."""
+    fraction, bits = x.fraction + y.fraction, cut.ring_of(x, y)
 
     def share() -> Words | None:
-        return shift_share(party, _plus(party, product_share(party, x, y, op), bias, fraction), drop, x.bits)
+        found = product_share(party, x.narrowed(bits), y.narrowed(bits), op, coarse=cut.coarse)
+        return shift_share(party, _plus(party, found, bias, fraction), cut.drop, bits)
 
-    return await reshare(party, share(), op.shape(x.shape, y.shape), fraction - drop, x.bits)
+    return await finish(party, share(), op.shape(x.shape, y.shape), fraction - cut.drop, bits, cut)
 
 
-def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -> Words | None:
-    """Additive shares of ``x . w`` with packed weights: two GEMMs at P1 and P2, one at P0; 1 E dealt an output element."""
+def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE, *, coarse: int = 0) -> Words | None:
+    """Additive shares of ``x . w`` with packed weights: two GEMMs at P1 and P2, one at P0; one word dealt an output element."""
     shape = op.shape(x.shape, w.shape)
 
     def cross() -> Words:
@@ -120,7 +161,7 @@ def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -
         op.add(x.mask, w.mask, out, 1)  # type: ignore[arg-type]
         return out
 
-    dealt = party.deal(shape, cross)
+    dealt = _deal_cross(party, shape, cross, x.bits, coarse)
     if dealt is None or not party.evaluates:
         return None
     out = dealt.copy()
@@ -129,14 +170,57 @@ def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE) -
     return out
 
 
-async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, op: PackedProduct = DENSE, drop: int = 0) -> Share:
-    """``x . w + bias`` at the sum of the fractions. 1 round, 3 E an output element; ``drop`` as in :func:`product`."""
-    fraction = x.fraction + w.fraction
+async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, op: PackedProduct = DENSE, cut: Cut = WHOLE) -> Share:
+    """``x . w + bias`` at the sum of the fractions, less what ``cut`` drops; rounds and bytes as :func:`product`."""
+    fraction, bits = x.fraction + w.fraction, cut.ring_of(x)
 
     def share() -> Words | None:
-        return shift_share(party, _plus(party, linear_share(party, x, w, op), bias, fraction), drop)
+        found = linear_share(party, x.narrowed(bits), w, op, coarse=cut.coarse)
+        return shift_share(party, _plus(party, found, bias, fraction), cut.drop, bits)
 
-    return await reshare(party, share(), op.shape(x.shape, w.shape), fraction - drop)
+    return await finish(party, share(), op.shape(x.shape, w.shape), fraction - cut.drop, bits, cut)
+
+
+def finish(party: Party, left: Words | None, shape: tuple[int, ...], fraction: int, bits: int, cut: Cut) -> Coroutine[Round, Any, Share]:
+    """Additive shares of what ``cut`` leaves of a product in Z_2^bits -> a masked share in the ring that it asks for.
+
+    1 round; with a width below that ring's 2. The words exchanged have the bits of the result's ring: ``width`` in the first round, what
+    is missing in the second.
+    """
+    if not cut.width or cut.bits <= cut.width:
+        return reshare(party, left, shape, fraction, cut.width or bits)
+    return raised(party, left, shape, fraction, cut.width, cut.bits)
+
+
+async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], fraction: int, width: int, bits: int) -> Share:
+    """Additive shares in Z_2^width of ``-2^(width-2) <= x < 2^(width-2)`` -> a masked share in Z_2^bits. 2 rounds.
+
+    A small ring's mask is kept as the low bits of the large one's. With ``u = x + 2^(width-2)`` not negative,
+    ``u = m - l1 - l2 + 2^width k`` as integers, where k counts the carry of l1 + l2, and the wrap of m - l, which is
+    ``(1 - top bit of m) * top bit of l``. P0 deals k for either top bit of m, in the ``bits - width`` bits that are missing, and k is
+    masked afresh. Bits an element: ``2 (bits - width)`` dealt, ``2 bits`` exchanged. P1 and P2 see padded words, P0 nothing.
+    """
+    one, two = (None if part is None else part.astype(np.uint64) for part in party.draw_each(Kind.OUT_MASK, shape, width))
+    own = one if two is None else two if one is None else one + two
+    mine = None if additive is None or own is None else wrap(additive + own, width).astype(dtype_of(width))
+    del additive
+    words = await party.swap(mine, specs=(Spec(shape, width),))
+    extra, offset, by = bits - width, np.uint64(1 << (width - 2)), np.uint64(width)
+    carry = party.deal(shape, lambda: _bit(one + two, width, extra), extra)  # type: ignore[operator]
+    turn = party.deal(shape, lambda: _bit(one + two, width, extra) + _bit(one + two, width - 1, extra), extra)  # type: ignore[operator]
+    lifted = wraps = None
+    if words and mine is not None:
+        lifted = wrap(mine.astype(np.uint64) + words[0] + offset, width)
+        wraps = carry if turn is None else np.choose(_bit(lifted, width - 1, 64).astype(np.intp), [turn, carry])
+    high = await reshare(party, wraps, shape, 0, extra)
+    masked = None if lifted is None or high.masked is None else wrap(lifted - offset + (high.masked.astype(np.uint64) << by), bits)
+    mask = None if own is None or high.mask is None else wrap(own + (high.mask.astype(np.uint64) << by), bits)
+    return Share(shape, fraction, bits, masked, mask)
+
+
+def _bit(words: Words, place: int, bits: int) -> Words:
+    """One bit of every word as an element of Z_2^bits."""
+    return (words.astype(np.uint64) >> np.uint64(place) & np.uint64(1)).astype(dtype_of(bits))
 
 
 def _plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
@@ -153,14 +237,15 @@ def _plus(party: Party, share: Words | None, bias: Share | None, fraction: int) 
 def wrap_truncate_share(party: Party, z: Share, drop: int) -> Words | None:
     """Additive shares of ``z / 2^drop`` within 1 unit, never grossly wrong for -2^62 <= z < 2^62: 0 rounds, 2 E dealt (3.2).
 
-    P0 deals ``L = l >> drop`` and ``w = 2^(64-drop) * top bit of l``; with m' = m + 2^62 the wrap of ``m' - l`` is
-    ``(1 - top bit of m') * w``, so nothing has to be guessed.
+    P0 deals ``L = l >> drop`` and ``w = 2^(64-drop) * top bit of l``, of which only ``drop`` bits travel; with m' = m + 2^62 the wrap of
+    ``m' - l`` is ``(1 - top bit of m') * w``, so nothing has to be guessed.
     """
     bits = z.bits
     low = party.deal(z.shape, lambda: wrap(z.mask, bits) >> z.mask.dtype.type(drop), bits)  # type: ignore[arg-type,union-attr]
-    top = party.deal(z.shape, lambda: (wrap(z.mask, bits) >> z.mask.dtype.type(bits - 1)) << z.mask.dtype.type(bits - drop), bits)  # type: ignore[arg-type,union-attr]
+    top = party.deal(z.shape, lambda: _bit(z.mask, bits - 1, drop), drop)  # type: ignore[arg-type]
     if low is None or top is None or not party.evaluates or z.masked is None:
         return None
+    top = top.astype(z.masked.dtype) << z.masked.dtype.type(bits - drop)
     if bits == 64:
         return ring.wrap_truncate(z.masked, low, top, drop, party.leads)
     one = z.masked.dtype.type(1)
@@ -171,14 +256,41 @@ def wrap_truncate_share(party: Party, z: Share, drop: int) -> Words | None:
     return wrap(share + lead if party.leads else share, bits)
 
 
-async def rescale(party: Party, z: Share, fraction: int) -> Share:
-    """Failure-free truncation to fewer fraction bits: within 1 unit for |z| < 2^62. 1 round, 4 E an element."""
+def lift_share(party: Party, x: Share, bits: int) -> Words | None:
+    """Additive shares in Z_2^bits of x in Z_2^w for ``-2^(w-2) <= x < 2^(w-2)``: 0 rounds, ``bits`` and ``bits - w`` bits dealt.
+
+    As in :func:`wrap_truncate_share`, with l itself dealt in the large ring. Where that is no wider, x need not be bounded.
+    """
+    width, extra = x.bits, max(0, bits - x.bits)
+    low = party.deal(x.shape, lambda: wrap(x.mask.astype(dtype_of(bits)), min(width, bits)), bits)  # type: ignore[union-attr]
+    top = party.deal(x.shape, lambda: _bit(x.mask, width - 1, extra), extra) if extra else None  # type: ignore[arg-type]
+    if low is None or not party.evaluates or x.masked is None:
+        return None
+    if top is None:
+        return wrap(x.masked.astype(dtype_of(bits)) - low if party.leads else -low, bits)
+    offset = np.uint64(1 << (width - 2))
+    lifted = wrap(x.masked.astype(np.uint64) + offset, width)
+    share = (np.uint64(1) - _bit(lifted, width - 1, 64)) * (top.astype(np.uint64) << np.uint64(width)) - low
+    return wrap(share + lifted - offset if party.leads else share, bits).astype(dtype_of(bits))
+
+
+async def rescale(party: Party, z: Share, fraction: int, *, width: int = 0, bits: int = 64) -> Share:
+    """Failure-free truncation to fewer fraction bits: within 1 unit for |z| < 2^62. 1 round.
+
+    With ``width``, for ``-2^(width-2) <= z / 2^drop < 2^(width-2)``, whatever the ring of z, the result lies in Z_2^bits. Bits an element:
+    ``bits`` and what ``bits`` has more than ``width`` dealt, ``2 bits`` exchanged; ``width`` is 64 less the bits that are dropped if not
+    given.
+    """
     drop = z.fraction - fraction
     if drop == 0:
         return z
     if drop < 0:
         return z.times(1 << -drop).as_fraction(fraction)
-    return await reshare(party, wrap_truncate_share(party, z, drop), z.shape, fraction, z.bits)
+    if not width:
+        return await reshare(party, wrap_truncate_share(party, z, drop), z.shape, fraction, z.bits)
+    if not 1 < width <= z.bits - drop or not 1 <= bits <= 64:
+        raise ProtocolMisuse(f"{z!r} has no {width} bits above its lowest {drop} to be held in a ring of {bits}")
+    return await reshare(party, lift_share(party, z.low_bits(drop, width), bits), z.shape, fraction, bits)
 
 
 def shift_share(party: Party, additive: Words | None, drop: int, bits: int = 64) -> Words | None:

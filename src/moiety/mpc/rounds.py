@@ -31,14 +31,24 @@ class Role(IntEnum):
 
 
 class Spec(NamedTuple):
-    """Shape and ring width of one array on the wire; ``nbytes`` is its exact payload."""
+    """Shape and ring width of one array on the wire; ``nbytes`` is its exact payload: as many octets an element as its ring fills."""
 
     shape: tuple[int, ...]
     bits: int
 
     @property
     def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * -(-self.bits // 8)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes in memory, where words have eight octets whatever their ring."""
         return int(np.prod(self.shape, dtype=np.int64)) * (1 if self.bits == 8 else 8)
+
+    @property
+    def passing_bytes(self) -> int:
+        """What it takes while it is sent or received: in memory, and on the wire where that is another form."""
+        return self.memory_bytes + (0 if self.memory_bytes == self.nbytes else self.nbytes)
 
 
 class Word(NamedTuple):

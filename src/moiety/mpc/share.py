@@ -118,6 +118,14 @@ class Share(Opaque):
         """The same ring elements read with another fraction (a public power-of-two factor)."""
         return replace(self, fraction=fraction)
 
+    def narrowed(self, bits: int) -> "Share":
+        """x in the ring Z_2^bits, at most as wide as its own: local, since reduction is a homomorphism."""
+        if bits == self.bits:
+            return self
+        if not bits < self.bits:
+            raise ProtocolMisuse(f"{self!r} cannot be read in a ring of {bits} bits; widen it by a protocol")
+        return replace(self.map(lambda part: wrap(part.astype(dtype_of(bits)), bits)), bits=bits)
+
     def low_bits(self, drop: int, bits: int) -> "Share":
         """``floor(x / 2^drop) + {0, 1}`` in the ring Z_2^bits: local, since reduction is a homomorphism (rounding of the mask)."""
         dtype = dtype_of(bits)

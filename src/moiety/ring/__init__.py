@@ -6,6 +6,7 @@
 | ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
 | ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
 | ``gpu`` | ``Device``: the products on a CUDA device, the same words |
+| ``wire`` | ``to_octets``, ``from_octets``: words of small rings as they travel |
 | ``memory`` | ``keep_freed``: buffers that a process keeps for its next arrays |
 """
 
@@ -30,6 +31,7 @@ from moiety.ring.kernels import (
 )
 from moiety.ring.memory import keep_freed
 from moiety.ring.prg import Prg, derive
+from moiety.ring.wire import from_octets, to_octets
 
 __all__ = [
     "PANEL",
@@ -40,6 +42,7 @@ __all__ = [
     "encode",
     "features",
     "flip",
+    "from_octets",
     "isas",
     "keep_freed",
     "matmul",
@@ -49,6 +52,7 @@ __all__ = [
     "planes",
     "shift_right",
     "table_sums",
+    "to_octets",
     "unplanes",
     "use",
     "use_device",

@@ -59,7 +59,12 @@ async def _shifted(party: Party, x: Share, y: Share) -> Share:
 
 async def _linear_with_bias(party: Party, x: Share, w: Share, bias: Share) -> Share:
     packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
-    return await rep3.linear(party, x, packed, bias.as_fraction(2 * F), drop=F)
+    return await rep3.linear(party, x, packed, bias.as_fraction(2 * F), cut=rep3.Cut(F))
+
+
+async def _linear_cut(party: Party, x: Share, w: Share) -> Share:
+    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
+    return await rep3.linear(party, x, packed, cut=rep3.Cut(F, 50, 64))
 
 
 async def _convolution(party: Party, x: Share, w: Share) -> Share:
@@ -68,7 +73,7 @@ async def _convolution(party: Party, x: Share, w: Share) -> Share:
 
 
 async def _convolution_in_groups(party: Party, x: Share, w: Share, bias: Share) -> Share:
-    return await convolve.convolution(party, x, w, convolve.Windows((2,), (2,), (1,)), bias.as_fraction(2 * F), drop=F)
+    return await convolve.convolution(party, x, w, convolve.Windows((2,), (2,), (1,)), bias.as_fraction(2 * F), cut=rep3.Cut(F))
 
 
 async def _wide_table(party: Party, x: Share) -> Share:
@@ -135,7 +140,13 @@ CASES = {
     "convolution_in_groups": Case(
         _convolution_in_groups, _both(_two((2, 4, 6), (4, 2, 2), alike=False), lambda seed, grow=1: _reals(4)(seed))
     ),
-    "product_drop": Case(lambda party, x, y: rep3.product(party, x, y, drop=F), _two((5, 3), (5, 3))),
+    "product_drop": Case(lambda party, x, y: rep3.product(party, x, y, cut=rep3.Cut(F)), _two((5, 3), (5, 3))),
+    "product_cut": Case(lambda party, x, y: rep3.product(party, x, y, cut=rep3.Cut(F, 24, 24)), _two((5, 3), (5, 3))),
+    "product_cut_and_raised": Case(lambda party, x, y: rep3.product(party, x, y, cut=rep3.Cut(F, 24, 40)), _two((5, 3), (5, 3))),
+    "linear_cut_and_raised": Case(_linear_cut, _two((3, 4), (4, 5), alike=False)),
+    "product_in_a_small_ring": Case(lambda party, x, y: rep3.product(party, x, y, cut=rep3.Cut(bits=40)), _two((5, 3), (5, 3))),
+    "rescale_wider": Case(lambda party, z: rep3.rescale(party, z, 4, width=21, bits=40), _reals(5, 3)),
+    "rescale_into_a_smaller_ring": Case(lambda party, z: rep3.rescale(party, z, 4, width=40, bits=24), _reals(5, 3)),
     "spread": Case(ops.spread, _reals(5, 3)),
     "wide_table": Case(_wide_table, _reals(9)),
     "shifted": Case(_shifted, _two((5, 3), (5, 3))),
@@ -143,6 +154,7 @@ CASES = {
     "reveal": Case(rep3.reveal, _reals(5, 3)),
     "input": Case(_input, _reals(5, 3)),
     "lookup": Case(_lookup, _reals(9)),
+    "lookup_in_another_ring": Case(lambda party, x: table.lookup(party, x.narrowed(24), WINDOW, [TABLES[2]], 40), _reals(9)),
     "lookup_linear": Case(_lookup_linear, _reals(9)),
     "sign16": Case(lambda party, x: compare.sign(party, x.low_bits(4, 16), 16), _reals(21)),
     "sign64": Case(lambda party, x: compare.sign(party, x, 64), _reals(21)),

@@ -69,7 +69,21 @@ async def product_and_rescale(party: Party, x: Share, y: Share) -> Share:
 
 
 async def product_and_shift(party: Party, x: Share, y: Share) -> Share:
-    return await rep3.product(party, x, y, drop=1)
+    return await rep3.product(party, x, y, cut=rep3.Cut(1))
+
+
+def product_cut(drop: int, width: int, bits: int) -> Callable[..., Any]:
+    return lambda party, x, y: rep3.product(party, x, y, cut=rep3.Cut(drop, width, bits))
+
+
+def raised(bits: int) -> Callable[..., Any]:
+    """From additive shares that are a party's own, so that only the raise itself is counted."""
+    return lambda party, x: rep3.raised(party, party.additive(x) if party.evaluates else None, x.shape, 0, x.bits, bits)
+
+
+async def product_dealt_coarsely(party: Party, x: Share, y: Share) -> Share:
+    share = rep3.product_share(party, x, y, coarse=1)
+    return await rep3.finish(party, rep3.shift_share(party, share, 2, x.bits), x.shape, 0, x.bits, rep3.Cut(2, x.bits - 2, x.bits - 2))
 
 
 async def gram(party: Party, x: Share) -> Share:
@@ -78,6 +92,10 @@ async def gram(party: Party, x: Share) -> Share:
 
 def rescale(drop: int) -> Callable[..., Any]:
     return lambda party, x: rep3.rescale(party, x.as_fraction(drop), 0)
+
+
+def rescale_wider(drop: int, width: int, bits: int) -> Callable[..., Any]:
+    return lambda party, x: rep3.rescale(party, x.as_fraction(drop), 0, width=width, bits=bits)
 
 
 def sign(width: int) -> Callable[..., Any]:
@@ -112,7 +130,7 @@ def look_up(degree: int, drop: int, cell_bits: int, count: int = 1) -> Callable[
     window = table.Window(0, drop, cell_bits, 3)
 
     async def shares(party: Party, x: Share) -> list[Words | None]:
-        return await table.lookup_shares(party, x, window, [found])
+        return await table.lookup_shares(party, x, window, [found], x.bits)
 
     return shares if count == 1 else lambda party, x: table.lookup(party, x, window, [found] * (count - 1))
 
@@ -131,7 +149,13 @@ WIRES = [(0, 0), (3, 5), (5, 0)]
 TINY = {
     "product": Case(rep3.product, several(3), pairs(3)),
     "product_and_shift": Case(product_and_shift, several(3), pairs(3)),
+    "product_cut": Case(product_cut(1, 2, 2), several(3), pairs(3)),
+    "product_cut_and_raised": Case(product_cut(1, 2, 3), several(3), pairs(3)[::9], 21),
+    "product_dealt_coarsely": Case(product_dealt_coarsely, several(3), pairs(3)),
+    "raised": Case(raised(4), one(3), range(8), 20),
     "rescale": Case(rescale(2), one(4), range(16)),
+    "rescale_wider": Case(rescale_wider(1, 3, 4), one(4), range(16)),
+    "rescale_into_a_smaller_ring": Case(rescale_wider(2, 3, 2), one(5), range(32)),
     "product_and_rescale": Case(product_and_rescale, several(3), pairs(3)[::9], 21),
     **{f"sign{width}": Case(sign(width), one(width), range(1 << width)) for width in (2, 3, 4)},
     "below": Case(lambda party, x: compare.below(party, x, [0, 3], 3), one(3), range(8)),
@@ -182,6 +206,11 @@ WIDE = {
     "product8": Case(rep3.product, several(8), some(8, 2)),
     "product_and_shift": Case(product_and_shift, several(6), some(6, 2)),
     "product_and_rescale": Case(product_and_rescale, several(6), some(6, 2)),
+    "product_cut": Case(product_cut(2, 4, 4), several(6), some(6, 2)),
+    "product_cut_and_raised": Case(product_cut(2, 4, 7), several(6), some(6, 2), 14),
+    "product_dealt_coarsely": Case(product_dealt_coarsely, several(6), some(6, 2)),
+    "raised": Case(raised(7), one(5), range(32), 14),
+    "rescale_wider": Case(rescale_wider(2, 4, 7), one(6), range(64), 13),
     "gram": Case(gram, row(6, 2), some(6, 2)),
     "sum_of_squares": Case(ops.sum_of_squares, row(6, 2), some(6, 2)),
     "spread": Case(ops.spread, row(6, 2), some(6, 2)),

@@ -11,7 +11,7 @@ import pytest
 from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
 from moiety.mpc.functions import compare
-from moiety.mpc.functions.bits import BitShare, Planes, open_shares
+from moiety.mpc.functions.bits import BitShare, Planes, open_shares, to_planes
 from moiety.mpc.party import Draws, Party
 from moiety.mpc.rounds import Role, Scope, Word, Words
 from moiety.mpc.share import Share
@@ -121,6 +121,11 @@ def received(transcript: lockstep.Transcript, role: Role) -> Iterator[Word]:
 
 
 def frame(transcript: lockstep.Transcript, role: Role) -> Words:
-    """All octets that a role received, end to end."""
-    parts = [np.ascontiguousarray(word.value).view(np.uint8).ravel() for word in received(transcript, role)]
+    """All bits that a role received, end to end: of a word as many as its ring has, plane by plane."""
+    parts = [_bits(np.ascontiguousarray(word.value), word.spec.bits) for word in received(transcript, role)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+
+
+def _bits(words: Words, bits: int) -> Words:
+    whole = bits == 8 * words.dtype.itemsize
+    return words.view(np.uint8).ravel() if whole else to_planes(words, bits)[:, : max(1, words.size // 8)].ravel()

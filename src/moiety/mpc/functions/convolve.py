@@ -93,17 +93,17 @@ class Windows(NamedTuple):
 
 
 async def convolution(
-    party: Party, x: Share, w: rep3.Weight | Share, windows: Windows, bias: Share | None = None, *, drop: int = 0
+    party: Party, x: Share, w: rep3.Weight | Share, windows: Windows, bias: Share | None = None, *, cut: rep3.Cut = rep3.WHOLE
 ) -> Share:
     """x (N, C, ...), padded, by a packed weight (C * places, out), or by a weight (out, C / groups, places ...): (N, out, ...).
 
-    Exact at the sum of the fractions, plus a bias (out,). 1 round, 3 E an output element, whatever kernel and channels; ``drop`` as in
+    Exact at the sum of the fractions, plus a bias (out,). 1 round, 3 E an output element, whatever kernel and channels; ``cut`` as in
     :func:`~moiety.mpc.rep3.product`. P1 and P2 see padded words, P0 nothing.
     """
     if isinstance(w, rep3.Weight):
         dense = rep3.PackedProduct(windows.add_dense, windows.dense_shape)
-        rows = await rep3.linear(party, x, w, bias, op=dense, drop=drop)
+        rows = await rep3.linear(party, x, w, bias, op=dense, cut=cut)
         return rows.map(lambda part: np.moveaxis(part, -1, 1))
     if bias is not None:
         bias = bias.reshape(*bias.shape, *(1 for _ in windows.kernel))
-    return await rep3.product(party, x, w, rep3.Bilinear(windows.grouped, windows.grouped_shape), bias, drop=drop)
+    return await rep3.product(party, x, w, rep3.Bilinear(windows.grouped, windows.grouped_shape), bias, cut=cut)

@@ -82,8 +82,8 @@ def softmax_float(x: Reals, t: int = 8) -> Reals:
 async def gelu(party: Party, x: Share, bits: int = 64) -> Share:
     """PUMA's GeLU at the fraction of x: three comparisons on ``bits`` bits beside x^2, x^3, x^4, x^6, then one sum of selections.
 
-    Range: |x| < 2^(bits-2) raw units and, between the cuts, fraction <= 26. 8 rounds. Bytes an element: 56 for each of the four
-    powers, three thresholds (64 bits: 94.4), 48 for the selections, 48 to mask and rescale. P1, P2 see padded words, P0 nothing.
+    Range: |x| < 2^(bits-2) raw units and, between the cuts, fraction <= 26. 8 rounds. Bytes an element: at fraction 14 50 for each of
+    the four powers, three thresholds (64 bits: 94.4), 48 for the selections, 44 to mask and rescale. P1, P2 see padded words, P0 nothing.
     """
     return await _pieces(party, x, GELU_CUTS, (GELU_LEFT, GELU_MIDDLE), bits)
 
@@ -111,7 +111,7 @@ async def _powers(party: Party, x: Share) -> dict[int, Share]:
 
 
 async def times(party: Party, x: Share, y: Share) -> Share:
-    """Product at the fraction of x, truncated without failures. 2 rounds, 56 B an element."""
+    """Product at the fraction of x, truncated without failures. 2 rounds, 48 B an element and one for each octet of bits dropped."""
     return await rescale(party, await product(party, x, y), x.fraction)
 
 
@@ -136,7 +136,7 @@ async def neg_exp(party: Party, x: Share, t: int = 8, bits: int = 64) -> Share:
     """``(1 + x / 2^t)^(2^t)`` where x > -14, else 0, at the fraction of x. Range: -2^(bits-2) raw units to ln 4; fraction + t <= 28, else
     1 round and 32 B more.
 
-    2 t + 1 rounds; bytes an element: the comparison (64 bits: 50.9), 56 for each of the t squarings, 32 for the selection.
+    2 t + 1 rounds; bytes an element: the comparison (64 bits: 50.9), 52 for each of the t squarings, 34 for the selection (at fraction 14).
     P1, P2 see padded words, P0 nothing.
     """
     clip = np.asarray(round(EXP_CLIP * 2**x.fraction) + 1, np.int64).astype(np.uint64)

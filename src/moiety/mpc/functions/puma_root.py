@@ -52,8 +52,8 @@ async def rsqrt(party: Party, x: Share, low: int, high: int) -> Share:
     Values from 0 to 2^low are taken for numbers of that size; beyond 2^high the result is meaningless.
 
     Rounds: the comparison on high + 1 bits (3 from 17 on), 1 to choose the two factors, 8 to normalise, evaluate and compensate.
-    Bytes an element: the comparison with high - low - 1 thresholds, 8 dealt for each of them, 32 for the factors, 280 for the rest; 1
-    round and 32 B less for high <= 27. P1 and P2 see padded bits and words, P0 nothing.
+    Bytes an element: the comparison with high - low - 1 thresholds, 8 dealt for each of them, 32 for the factors, 259 for the rest; 1
+    round and 26 B less for high <= 27. P1 and P2 see padded bits and words, P0 nothing.
     """
     if not 0 <= low <= high - 2 <= 59:
         raise ProtocolMisuse(f"no inverse root of values from 2^{low} to 2^{high} raw units; take 0 <= low <= high - 2 <= 59")

@@ -11,30 +11,39 @@ from moiety.mpc.functions.select import bit_to_share, bit_to_share_share
 from moiety.mpc.party import Party
 from moiety.mpc.rep3 import reshare
 from moiety.mpc.rounds import Words
-from moiety.mpc.share import Share, wrap
+from moiety.mpc.share import Share, dtype_of, wrap
+
+COUNT_BITS = 40
+"""Of the ring in which elements are counted: no plan has 2^39 of them."""
 
 
-async def out_of_range(party: Party, x: Share, low: int, high: int) -> Share:
-    """How many elements of each row (last axis) of x lie outside [low, high) raw units: a share with fraction 0.
+async def out_of_range(party: Party, x: Share, low: int, high: int, *, drop: int = 0, bits: int | None = None) -> Share:
+    """How many elements of each row (last axis) of x lie outside [low, high) raw units: a share in Z_2^COUNT_BITS.
 
-    Exact for every x of its ring. In Z_2^64: 4 rounds; 73.5 B an element (in octets of eight elements) for the two borrows and 8 B
-    dealt, 16 B for the sum of a row. P1 and P2 see padded bits and a padded word a row, P0 nothing.
+    With ``drop``, x is compared in units of 2^drop: nothing inside is counted, nothing ``2^(drop + 1)`` or more outside is missed.
+    The comparison reads ``bits`` bits above those, all of the ring if not given. It is exact for every x that ends nearer than
+    ``2^(drop + bits) - |end|`` to zero; in the whole ring, for every x. Rounds: those of a comparison, and 1. Bytes an element: two borrows
+    of that width (64 bits: 73.5), 5 dealt, and 10 for the sum of a row. P1 and P2 see padded bits and a padded word a row, P0 nothing.
     """
-    return await reshare(party, await out_of_range_share(party, x, low, high), x.shape[:-1], 0, x.bits)
+    return await reshare(party, await out_of_range_share(party, x, low, high, drop, bits), x.shape[:-1], 0, COUNT_BITS)
 
 
-async def out_of_range_share(party: Party, x: Share, low: int, high: int) -> Words | None:
-    """As :func:`out_of_range`, but additive shares: 3 rounds, and several counts may be added up before they are masked afresh.
+async def out_of_range_share(party: Party, x: Share, low: int, high: int, drop: int = 0, bits: int | None = None) -> Words | None:
+    """As :func:`out_of_range`, but additive shares: several counts may be added up before they are masked afresh.
 
     With u = x - low = m - l and H = high - low: [u < H] = [m < H] xor [m < l] xor [m - H < l], all without sign; the first bit is
     public to P1 and P2, the others are borrows that share what is dealt about l.
     """
-    if not 0 < high - low < 1 << (x.bits - 1):
-        raise ProtocolMisuse(f"no range [{low}, {high}) to check in {x!r}")
-    found = await _borrows(party, x, np.asarray(low, np.int64).astype(np.uint64), np.uint64(high - low))
+    bits = x.bits - drop if bits is None else bits
+    if not (drop >= 0 and 0 < bits <= x.bits - drop):
+        raise ProtocolMisuse(f"{x!r} has no {bits} bits above its lowest {drop}")
+    low, high = low >> drop, high if not drop else ((high - 1) >> drop) + 2  # what is cut may come out one too high
+    if not 0 < high - low < 1 << (bits - 1):
+        raise ProtocolMisuse(f"no range [{low}, {high}) to check in a ring of {bits} bits")
+    found = await _borrows(party, x.low_bits(drop, bits), np.asarray(low, np.int64).astype(dtype_of(bits)), np.uint64(high - low))
     inside = [part if part is None else part[0] ^ part[1] for part in found]
     outside = BitShare(x.shape, None if inside[0] is None else ~inside[0], inside[1])
-    share = bit_to_share_share(party, outside, x.bits)
+    share = bit_to_share_share(party, outside, COUNT_BITS)
     return None if share is None else np.asarray(share.sum(-1, dtype=np.uint64))
 
 
@@ -43,7 +52,7 @@ def _borrows(party: Party, x: Share, low: Words, width: np.uint64) -> Awaitable[
     count = size(x.shape)
     values = extra = None
     if x.masked is not None:
-        raised = wrap(x.masked - low, x.bits).ravel()
+        raised = wrap(x.masked - low, x.bits).astype(np.uint64, copy=False).ravel()
         values = stacked_planes([raised, raised - width], x.bits)
         extra = np.stack([to_planes((raised < width).astype(np.uint64), 1)[0], np.zeros(octets(count), np.uint8)])
     mask = to_planes(x.mask, x.bits) if party.helps and x.mask is not None else None
@@ -51,9 +60,9 @@ def _borrows(party: Party, x: Share, low: Words, width: np.uint64) -> Awaitable[
 
 
 async def not_zero(party: Party, counts: Share) -> Share:
-    """1 where a count (at least 0, below half of its ring) is not 0, else 0: a share with fraction 0.
+    """1 where a count (at least 0, below half of its ring) is not 0, else 0: a share with fraction 0 in Z_2^64.
 
-    4 rounds in Z_2^64; the comparison of :func:`sign` on 64 bits (407 B for up to eight counts) and 24 B a count. P1 and P2 see padded
-    bits and words, P0 nothing.
+    Rounds: those of a comparison on the bits of the ring, and 1. Bytes: the comparison of :func:`sign` (in octets of eight counts), and
+    three words a count. P1 and P2 see padded bits and words, P0 nothing.
     """
-    return await bit_to_share(party, await sign(party, -counts, counts.bits), counts.bits)
+    return await bit_to_share(party, await sign(party, -counts, counts.bits))

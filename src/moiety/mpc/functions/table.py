@@ -40,6 +40,11 @@ class Window(NamedTuple):
         return 1 << (self.drop + self.cell_bits)
 
     @property
+    def bits(self) -> int:
+        """Bits of the value that are read."""
+        return self.drop + self.cell_bits + self.index_bits
+
+    @property
     def high(self) -> int:
         """First unit value that is not covered."""
         return self.low + ((1 << self.index_bits) - 1) * self.cell
@@ -80,21 +85,24 @@ def values(table: Table, window: Window, units: NDArray[np.int64], ahead: int = 
     return sum(c * local**k for k, c in enumerate(coefficients)) / 2.0**table.fraction  # type: ignore[no-any-return]
 
 
-async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> list[Share]:
-    """Evaluate several tables of one window at the secret x. 2 rounds.
+async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int | None = None) -> list[Share]:
+    """Evaluate several tables of one window at the secret x, in its ring or in another one of ``bits``. 2 rounds.
 
-    Bytes an element: ``2^n / 8`` dealt for the one-hot, ``8 (d + 1)`` dealt for sigma ll^j, and for each table ``8`` dealt,
-    ``16 (d + 1)`` and ``16`` exchanged. Nothing is revealed; see ``docs/security/table.md``.
+    Bytes an element, for words of B bytes (8 of 64 bits): ``2^n / 8`` dealt for the one-hot, ``B (d + 1)`` dealt for sigma ll^j, and for
+    each table ``B`` dealt, ``2 B (d + 1)`` and ``2 B`` exchanged. Nothing is revealed; see ``docs/security/table.md``.
     """
-    found = await lookup_shares(party, x, window, tables)
-    out = await reshare(party, found, (len(tables), *x.shape), 0, x.bits)  # one round for all tables
+    bits = bits or x.bits
+    found = await lookup_shares(party, x, window, tables, bits)
+    out = await reshare(party, found, (len(tables), *x.shape), 0, bits)  # one round for all tables
     return [out.map(lambda part, i=i: part[i]).as_fraction(t.fraction) for i, t in enumerate(tables)]  # type: ignore[misc]
 
 
-async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table]) -> Words | None:
+async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int) -> Words | None:
     """As :func:`lookup`, but additive shares (tables, *x.shape), None where this role has none: 1 round."""
-    count, bits = int(np.prod(x.shape, dtype=np.int64)), x.bits
-    said, powers, corrections = _spoken(party, x, window, tables)
+    if window.bits > x.bits or not 1 <= bits <= 64:
+        raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
+    count = int(np.prod(x.shape, dtype=np.int64))
+    said, powers, corrections = _spoken(party, x, window, tables, bits)
     theirs = await party.swap(*said, specs=tuple(Spec((len(powers), count), bits) for _ in tables))
     if not party.evaluates:
         return None
@@ -105,13 +113,13 @@ async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence
 
 
 def _spoken(
-    party: Party, x: Share, window: Window, tables: Sequence[Table]
+    party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int
 ) -> tuple[list[Words | None], list[Words | None], list[Words | None]]:
     """What an evaluator says of each table, and what is dealt: shares of sigma ll^j, and the correction of each table.
 
     Selectors and pads, most of what a look-up draws and is dealt, end with this function: they are not held over the exchange.
     """
-    degree, bits = len(tables[0].coefficients) - 1, x.bits
+    degree = len(tables[0].coefficients) - 1
     count = int(np.prod(x.shape, dtype=np.int64))
     part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
     selectors = party.deal((count, (1 << window.index_bits) // 8), part.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
