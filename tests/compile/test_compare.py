@@ -74,7 +74,7 @@ def test_a_defective_operation_is_found(monkeypatch) -> None:
         return share.times(5).times(1, 2).as_fraction(share.fraction) if party.role is not None else share
 
     monkeypatch.setitem(OPS, "sum_of_squares", defective)
-    found = compare(drafted())
+    found = compare(drafted(link="1us,1Mbit"))  # where squares are a step of their own
     assert found.rows[found.first].operation == "aten.layer_norm.default"
     assert found.rows[found.first].module == "norm"
 

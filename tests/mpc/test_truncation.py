@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mpc_runs import opened, run, share
 
-from moiety.mpc import lockstep, rep3
+from moiety.mpc import lockstep, ops, rep3
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
@@ -199,3 +199,16 @@ def test_rescale_into_another_ring_holds_to_its_borders(width, bits, node):
     z = np.concatenate([np.repeat([-top << DROP, 0, (top << DROP) - 1], 2000), np.random.default_rng(3).integers(-top, top, COUNT) << DROP])
     found = signed(lockstep.opened(run(rep3.rescale, share(z, DROP), fraction=0, width=width, bits=bits, node=node).results), bits)
     assert (np.abs(errors(found, z)) <= 1).all()
+
+
+@pytest.mark.parametrize("bits", [8, 40, 64])
+def test_rows_are_truncated_and_squared_in_one_round(bits):
+    drop, top = bits // 4, 1 << (bits - 2)
+    values = np.random.default_rng(bits).integers(-top, top, (300, 4)).astype(np.int64)
+    values[0] = (-top, top - 1, 0, -1)
+    found = run(ops.rescale_and_square, share(values, drop, bits=bits), fraction=0)
+    words = opened(found).reshape(300, 5)
+    assert is_near(words[:, :4], values, drop).all()
+    off = (words[:, :4].astype(np.uint64) ** 2).sum(1, dtype=np.uint64) - words[:, 4].astype(np.uint64)
+    assert not (off & np.uint64(2**bits - 1)).any(), "the squares of exactly these"
+    assert len(found.waves) == 1

@@ -24,7 +24,7 @@ def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float
     from moiety.compile.builder import Options
 
     source = asked.source()
-    options = Options(margin=source.margin, check_ranges=check_ranges, failure_budget=budget)
+    options = Options(margin=source.margin, check_ranges=check_ranges, link=net, failure_budget=budget)
     programs = {title: as_data(make().compiled().plan, net, depth) for title, make in asked.drafts(source, options)}
     if as_json:
         print_json({"model": source.name, "title": source.title, "net": _net(net), "programs": _titled(programs)})
@@ -72,6 +72,7 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "lookups": [
             dict(zip(("module", "function", "low", "high", "error"), msgspec.to_builtins(one), strict=True)) for one in found.lookups
         ],
+        "choices": [dict(zip(("module", "step", "link", "seconds"), msgspec.to_builtins(one), strict=True)) for one in found.choices],
         "modules": tree(found, net, efforts, depth),
         "promise": PROMISE,
         "leakage": found.leakage,
@@ -94,6 +95,8 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
     console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts}; {beside})")
     console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words")
     console.print(f"  expected truncation failures a run: {found['expected_failures']:.2g}; ranges {_checked(found)}")
+    for line in _chosen(found["choices"]):
+        console.print(f"  {line}", soft_wrap=True)
     for line in found["leakage"]:
         console.print(f"  leakage: {line}", markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -103,6 +106,18 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
         _rows(table, part, 1)
     console.print(table)
     console.print()
+
+
+def _chosen(choices: list[dict[str, Any]]) -> list[str]:
+    """What was chosen for the link, how often, and what the forms would take there in all these places together."""
+    places: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for one in choices:
+        places.setdefault((one["step"], next(iter(one["seconds"]))), []).append(one["seconds"])
+    lines = []
+    for (step, form), each in places.items():
+        sums = ", ".join(f"{name} {sum(seconds[name] for seconds in each):.3f} s" for name in each[0])
+        lines.append(f"{step}: {form}, {len(each)} times ({sums})")
+    return lines
 
 
 def _checked(found: dict[str, Any]) -> str:

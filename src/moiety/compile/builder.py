@@ -12,9 +12,11 @@ from moiety import ring
 from moiety.compile import tables
 from moiety.compile.bounds import Claim
 from moiety.compile.calibrate import Range, Ranges
+from moiety.compile.choose import Form, compared
 from moiety.compile.passes import Truncation
-from moiety.compile.plan import Constant, Input, Lookup, Node, Output, State, Weight
+from moiety.compile.plan import Choice, Constant, Input, Lookup, Node, Output, State, Weight
 from moiety.errors import BudgetExceeded, PlanError
+from moiety.net import NETS, Net
 
 ROOM = 61
 """Bits a product may fill: failure-free truncation needs |z| < 2^62."""
@@ -57,6 +59,8 @@ class Options:
     fuse: bool = True
     """Look up hand-written functions of one secret as the one function that they are, see :mod:`moiety.compile.fuse`."""
     check_ranges: bool = True
+    link: Net = NETS["lan"]
+    """What rounds and bytes are weighed by where a step has several forms."""
     failure_budget: float = 0.0
     """Expected gross truncation errors a run may have; 0 keeps every truncation failure-free. It is a leakage budget, too."""
 
@@ -153,6 +157,7 @@ class Builder:
         self.tensors: dict[str, torch.Tensor] = {}
         self.checks: list[int] = []
         self.lookups: list[Lookup] = []
+        self.choices: list[Choice] = []
         self.truncations: dict[int, Truncation] = {}
         self.claims: dict[int, Claim] = {}
         self.slacks: dict[int, int] = {}
@@ -169,6 +174,10 @@ class Builder:
         self.modules.append(self.module)
         self._known[key] = len(self.nodes) - 1
         return self._known[key]
+
+    def stands_for(self, node: int, op: str, *inputs: int, **params: Any) -> None:
+        """Have a node taken where the same would be computed by another operation."""
+        self._known.setdefault((op, inputs, tuple(sorted(params.items()))), node)
 
     def constant(self, words: np.ndarray[Any, Any], *, by_position: bool = False) -> int:
         """A public array of ring elements as a node."""
@@ -346,6 +355,12 @@ class Builder:
             node = self.emit("out_of_range", x.node, **ends)
             self.slacks[node] = math.floor(slack / x.unit)
             self.checks.append(node)
+
+    def form(self, step: str, forms: Mapping[str, Form]) -> str:
+        """The form of a step that the link carries soonest; the plan keeps why."""
+        found = compared(self.options.link, forms)
+        self.choices.append(Choice(self.module, step, self.options.link.name, found))
+        return next(iter(found))
 
     def range_of(self, site: str) -> Range:
         """Calibrated range of an operation. Raises PlanError when calibration never reached it."""

@@ -36,6 +36,7 @@ from moiety.compile.lower import RULES, Lowering
 from moiety.compile.plan import Plan
 from moiety.compile.signature import fingerprint
 from moiety.errors import InputError
+from moiety.net import net
 
 L = TypeVar("L", bound=Lowering)
 
@@ -103,13 +104,15 @@ def draft(
     check_ranges: bool = True,
     variants: Mapping[str, str] | str | None = None,
     failure_budget: float = 0.0,
+    link: str = "lan",
     options: Options | None = None,
 ) -> Draft:
     """Capture ``model`` and measure its ranges.
 
     ``calibration``: public example inputs (positional) on which ranges are measured beside ``args``; without them, inputs like
     ``args`` are made up. ``ranges``: ranges found before; they join those measured here. ``variants``: as in :class:`Options`, for instance
-    ``"puma"``. Raises PlanError, InputError.
+    ``"puma"``. ``link``: between the parties, by name (``"wan"``) or as delay and bandwidth (``"20ms,100Mbit"``): steps take the form that
+    it carries soonest. Raises PlanError, InputError, ConfigError.
     """
     captured = capture(model, args, kwargs, whole=RULES)
     leaves = flatten(args, kwargs or {})
@@ -119,7 +122,7 @@ def draft(
     named = {name: given[name] for name in captured.inputs if name in public or not isinstance(given[name], torch.Tensor)}
     further = inputs_like(given, named) if calibration is None else [flatten(example, {}) for example in calibration]
     found = join(calibrate(captured, [leaves, *further]), ranges or {})
-    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget)
+    chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget, link=net(link))
     return Draft(captured, found, chosen, named, leaves)
 
 
@@ -157,6 +160,7 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         flag=flag,
         modules=tuple(builder.modules),
         lookups=tuple(builder.lookups),
+        choices=tuple(builder.choices),
         arguments=captured.inputs,
         public=tuple((name, fingerprint(value)) for name, value in public.items()),
         structure=captured.structure,

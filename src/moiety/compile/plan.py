@@ -103,8 +103,17 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True):
     error: float
 
 
+class Choice(msgspec.Struct, frozen=True, array_like=True):
+    """A step that has several forms: where, which, for what link, and the seconds that each takes there, the chosen one first."""
+
+    module: str
+    step: str
+    link: str
+    seconds: dict[str, float]
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module. ``modules`` and ``lookups`` (where things come from in the user's model) are for people and not hashed."""
+    """See the module. ``modules``, ``lookups`` (where things come from in the user's model) and ``choices`` are for people: not hashed."""
 
     format: int = FORMAT
     protocol: str = "rep3"
@@ -134,6 +143,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The output's structure as JSON, leaves numbered in the order of ``outputs``."""
     modules: tuple[str, ...] = ()
     lookups: tuple[Lookup, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     def encode(self) -> bytes:
         """The plan as it travels."""
@@ -154,7 +164,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical program, without labels."""
-        bare = msgspec.structs.replace(self, modules=(), lookups=())
+        bare = msgspec.structs.replace(self, modules=(), lookups=(), choices=())
         return hashlib.sha256(msgspec.msgpack.encode(bare, order="deterministic")).hexdigest()
 
     @classmethod

@@ -12,6 +12,7 @@ from moiety.compile.calibrate import LOWEST
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_masked
 from moiety.compile.masked import excluded, only_softmax
+from moiety.compile.squares import truncated_squares
 from moiety.errors import UnsupportedOp
 
 PUBLIC_FRACTION = 14
@@ -209,9 +210,7 @@ def total(call: Call) -> Secret:
     x, b = call.args[0], call.builder
     mean = call.name == "mean"
     if isinstance(x, Square):
-        inner = b.plain(x.x)
-        inner = _room_for_square(call, inner)
-        keep = b.emit("sum_of_squares", inner.node)
+        inner, keep = _squared(call, b.plain(x.x))
         count = inner.shape[-1] if mean else 1
         node = keep if call.arg(2, "keepdim", False) else b.emit("reshape", keep, shape=call.shape)
         return Secret(node, call.shape, 2 * inner.fraction, call.bound, inner.factor**2 / count)
@@ -225,8 +224,8 @@ def total(call: Call) -> Secret:
     return replace(x, node=node, shape=call.shape, factor=x.factor / count, bound=call.bound)
 
 
-def _room_for_square(call: Call, x: Secret) -> Secret:
-    """x at a fraction whose sum of squares stays within the ring."""
-    x = call.builder.rescaled(x, call.builder.activation_fraction(x.bound))
-    bits = np.log2(max(call.bound * x.shape[-1], 1e-9) / x.factor**2) + 2 * x.fraction
-    return call.builder.rescaled(x, x.fraction - max(0, int(np.ceil((bits - ROOM) / 2))))
+def _squared(call: Call, x: Secret) -> tuple[Secret, int]:
+    """x at a fraction whose sum of squares stays within the ring, and that sum."""
+    fraction = min(x.fraction, call.builder.activation_fraction(x.bound))
+    bits = np.log2(max(call.bound * x.shape[-1], 1e-9) / x.factor**2) + 2 * fraction
+    return truncated_squares(call.builder, x, fraction - max(0, int(np.ceil((bits - ROOM) / 2))))

@@ -13,6 +13,7 @@ from moiety.compile.rules_arithmetic import added, times_owned
 from moiety.compile.rules_compare import gathered_axes
 from moiety.compile.rules_nn import as_owned
 from moiety.compile.rules_powers import inverse_roots, roots
+from moiety.compile.squares import truncated_squares
 from moiety.errors import UnsupportedOp
 
 NEAR = 1.01
@@ -51,11 +52,10 @@ def _normal(call: Call, x: Secret, eps: float) -> Secret:
     low, high, eps = low * gain**2, high * gain**2, eps * gain**2
     # a unit is 2^-14 of the least deviation
     fine = b.options.activation_fraction - math.floor(math.log2(low) / 2)
-    centred = b.rescaled(centred, min(fine, math.floor((ROOM - math.log2(n * high)) / 2)))
-    node = b.emit("sum_of_squares", centred.node)
-    variance = Secret(node, (*x.shape[:-1], 1), 2 * centred.fraction, high, 1 / n)
+    centred, squares = truncated_squares(b, centred, min(fine, math.floor((ROOM - math.log2(n * high)) / 2)))
+    variance = Secret(squares, (*x.shape[:-1], 1), 2 * centred.fraction, high, 1 / n)
     words = b.encoded(Public(eps), variance.fraction, variance.factor)
-    variance = replace(variance, node=b.emit("add_public", node, words))
+    variance = replace(variance, node=b.emit("add_public", squares, words))
     inverse = inverse_roots(b, variance, low, high, b.options.row_fraction, low**-0.5)
     normal = b.multiply(centred, inverse, x.shape, n**0.5)
     longest = NEAR * n**0.5 / normal.unit  # a row's squares add up to n times the variance, whose root was checked and is near

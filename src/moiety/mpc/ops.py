@@ -14,7 +14,7 @@ from moiety.errors import PlanError
 from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
-from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges
+from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges, squares
 from moiety.mpc.functions import one_hot as one_hot_
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions import top as top_
@@ -238,6 +238,12 @@ async def convolution(
 async def rescale(party: Party, x: Share, *, fraction: int, width: int = 0, bits: int = 64) -> Share:
     """Failure-free truncation to ``fraction`` bits; what is left fits ``width`` bits if those are given, and the result ``bits``."""
     return await rep3.rescale(party, x, fraction, width=width, bits=bits)
+
+
+@op
+async def rescale_and_square(party: Party, x: Share, *, fraction: int) -> Share:
+    """Failure-free truncation, and behind every row the sum of its squares, at twice ``fraction``. 1 round."""
+    return await squares.rescale_and_square(party, x, fraction)
 
 
 @op

@@ -151,6 +151,7 @@ CASES = {
     "wide_table": Case(_wide_table, _reals(9)),
     "shifted": Case(_shifted, _two((5, 3), (5, 3))),
     "rescale": Case(lambda party, z: rep3.rescale(party, z, 4), _reals(5, 3)),
+    "rescale_and_square": Case(lambda party, z: ops.rescale_and_square(party, z, fraction=4), _reals(5, 3)),
     "reveal": Case(rep3.reveal, _reals(5, 3)),
     "input": Case(_input, _reals(5, 3)),
     "lookup": Case(_lookup, _reals(9)),

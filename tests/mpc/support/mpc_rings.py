@@ -98,6 +98,10 @@ def rescale_wider(drop: int, width: int, bits: int) -> Callable[..., Any]:
     return lambda party, x: rep3.rescale(party, x.as_fraction(drop), 0, width=width, bits=bits)
 
 
+def rescale_and_square(drop: int) -> Callable[..., Any]:
+    return lambda party, x: ops.rescale_and_square(party, x.as_fraction(drop), fraction=0)
+
+
 def sign(width: int) -> Callable[..., Any]:
     return lambda party, x: compare.sign(party, x, width)
 
@@ -157,6 +161,7 @@ TINY = {
     "rescale_wider": Case(rescale_wider(1, 3, 4), one(4), range(16)),
     "rescale_into_a_smaller_ring": Case(rescale_wider(2, 3, 2), one(5), range(32)),
     "product_and_rescale": Case(product_and_rescale, several(3), pairs(3)[::9], 21),
+    "rescale_and_square": Case(rescale_and_square(1), row(3, 1), range(8)),
     **{f"sign{width}": Case(sign(width), one(width), range(1 << width)) for width in (2, 3, 4)},
     "below": Case(lambda party, x: compare.below(party, x, [0, 3], 3), one(3), range(8)),
     **{f"is_zero{width}": Case(is_zero(width), one(width), range(1 << width)) for width in (2, 3, 4)},
@@ -215,6 +220,7 @@ WIDE = {
     "sum_of_squares": Case(ops.sum_of_squares, row(6, 2), some(6, 2)),
     "spread": Case(ops.spread, row(6, 2), some(6, 2)),
     "rescale": Case(rescale(3), one(6), range(64), 12),
+    "rescale_and_square": Case(rescale_and_square(3), row(6, 2), some(6, 2)),
     "rescale8": Case(rescale(3), one(8), some(8)),
     "sign6": Case(sign(6), one(6), range(0, 64, 3)),
     "sign8": Case(sign(8), one(8), some(8)[1:6], 20),
