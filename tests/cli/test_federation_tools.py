@@ -175,7 +175,7 @@ def test_new_weights_under_an_old_name_are_refused_or_replace_it(
     assert "! ranges were measured on made-up inputs" in first.stderr
     assert "kept" not in first.stderr.replace("'kept'", "")
     again = run("deploy", "own.py:one", *to, "--input", "5x4")
-    assert "of 2 weights 2 were there already, the same as yours: they were kept" in again.stderr, again.output
+    assert "of 2 weights 2 were there already, the same as yours: they and their plans stay" in again.stderr, again.output
     for shape in ("2x4", "7x4"):
         refused = run("deploy", "own.py:two", *to, "--input", shape)
         assert refused.exit_code == 5

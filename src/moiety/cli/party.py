@@ -108,10 +108,9 @@ def deploy(
     if as_json:
         print_json({"name": request.name, "lengths": wanted, **report, "seconds": shown.seconds})
         return
-    if report["shared"] < report["weights"]:
-        remark(
-            f"of {report['weights']} weights {report['weights'] - report['shared']} were there already, the same as yours: they were kept"
-        )
+    kept = report["weights"] - report["shared"]
+    if kept:
+        remark(f"of {report['weights']} weights {kept} were there already, the same as yours: they and their plans stay")
     plans = f"{len(report['plans'])} {'plan' if len(report['plans']) == 1 else 'plans'}"
     ready = f"all three parties hold {request.name!r}: {plans} over {report['parameters']:,} parameters"
     remark(f"{ready}, each useless to a party alone")
