@@ -109,9 +109,12 @@ struct Sums {
 #include "tables.inl"
 #include "transpose.inl"
 #include "bits.inl"
+#include "encode_plain.inl"
+#include "encode.inl"
 
 }  // namespace
 
-const Kernels kAvx2 = {"avx2", gemm, pack, multiply, table_sums, planes, unplanes, shift_right, wrap_truncate};
+const Kernels kAvx2 = {"avx2",   gemm,        pack,          multiply, table_sums, planes,
+                       unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

@@ -190,12 +190,49 @@ struct Bits {
   }
 };
 
+// Eight values at a time; both conversions round to nearest even, and powers of two scale exactly.
+struct Encode {
+  static __m512i words(__m256 values, __m256 scale, __mmask8 fits) {
+    return _mm512_maskz_cvtps_epi64(fits, _mm256_mul_ps(values, scale));
+  }
+  static __m512i words(__m512d values, __m512d scale, __mmask8 fits) {
+    return _mm512_maskz_cvtpd_epi64(fits, _mm512_mul_pd(values, scale));
+  }
+  static __mmask8 below(__m256 values, __m256 limit) {
+    return _mm256_cmp_ps_mask(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), values), limit, _CMP_LT_OQ);
+  }
+  static __mmask8 below(__m512d values, __m512d limit) {
+    return _mm512_cmp_pd_mask(_mm512_abs_pd(values), limit, _CMP_LT_OQ);
+  }
+  static __m256 load(const float* values, __mmask8 here) { return _mm256_maskz_loadu_ps(here, values); }
+  static __m512d load(const double* values, __mmask8 here) { return _mm512_maskz_loadu_pd(here, values); }
+  static __m256 all(float value) { return _mm256_set1_ps(value); }
+  static __m512d all(double value) { return _mm512_set1_pd(value); }
+
+  template <class T>
+  static Index row(Index count, const T* values, int fraction, const Word* also, Word* out) {
+    const auto scale = all(static_cast<T>(Word{1} << fraction)), limit = all(static_cast<T>(Word{1} << (62 - fraction)));
+    Index fitting = 0;
+    for (Index i = 0; i < count; i += 8) {
+      const auto here = static_cast<__mmask8>(count - i < 8 ? 0xFF >> (8 - (count - i)) : 0xFF);
+      const auto eight = load(values + i, here);
+      const __mmask8 fits = below(eight, limit);
+      fitting += __builtin_popcount(fits & here);
+      const __m512i sum = _mm512_add_epi64(_mm512_maskz_loadu_epi64(here, out + i), _mm512_maskz_loadu_epi64(here, also + i));
+      _mm512_mask_storeu_epi64(out + i, here, _mm512_add_epi64(sum, words(eight, scale, fits)));
+    }
+    return count - fitting;
+  }
+};
+
 #include "gemm.inl"
 #include "tables.inl"
 #include "bits.inl"
+#include "encode.inl"
 
 }  // namespace
 
-const Kernels kAvx512 = {"avx512", gemm, pack, multiply, table_sums, planes, unplanes, shift_right, wrap_truncate};
+const Kernels kAvx512 = {"avx512", gemm,        pack,          multiply, table_sums, planes,
+                         unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

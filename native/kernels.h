@@ -35,6 +35,14 @@ struct Kernels {
   void (*shift_right)(Index count, const Word* words, int bits, Word* out);
   void (*wrap_truncate)(Index count, const Word* masked, const Word* low, const Word* wrap, int bits, bool lead,
                         Word* out);
+  // out (rows, columns; stride words a row) += also + round(gain[row] * values * 2^fraction), a gain of null is 1;
+  // returns how many do not fit. 16: bfloat16
+  Index (*encode16)(Index rows, Index columns, const std::uint16_t* values, Index down, Index across, const float* gain,
+                    int fraction, const Word* also, Word* out, Index stride);
+  Index (*encode32)(Index rows, Index columns, const float* values, Index down, Index across, const float* gain,
+                    int fraction, const Word* also, Word* out, Index stride);
+  Index (*encode64)(Index rows, Index columns, const double* values, Index down, Index across, const float* gain,
+                    int fraction, const Word* also, Word* out, Index stride);
 };
 
 extern const Kernels kPortable;

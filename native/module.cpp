@@ -131,6 +131,34 @@ void wrap_truncate(const In<1>& masked, const In<1>& low, const In<1>& wrap, int
   kernels().wrap_truncate(size(masked.shape(0)), masked.data(), low.data(), wrap.data(), bits, lead, out.data());
 }
 
+template <class T>
+using Strided = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
+
+template <class T>
+using Encode = Index (*)(Index, Index, const T*, Index, Index, const float*, int, const Word*, Word*, Index);
+
+template <class T>
+Index encode(Encode<T> kernel, const Strided<T>& values, const Array<const float, 1>& gain, int fraction, const In<2>& also,
+             const Out<2>& out) {
+  const float* factors = gain.shape(0) == 0 ? nullptr : gain.data();
+  return kernel(size(values.shape(0)), size(values.shape(1)), values.data(), values.stride(0), values.stride(1), factors,
+                fraction, also.data(), out.data(), size(out.shape(1)));
+}
+
+using Gain = Array<const float, 1>;
+
+Index encode16(const Strided<std::uint16_t>& values, const Gain& gain, int fraction, const In<2>& also, const Out<2>& out) {
+  return encode(kernels().encode16, values, gain, fraction, also, out);
+}
+
+Index encode32(const Strided<float>& values, const Gain& gain, int fraction, const In<2>& also, const Out<2>& out) {
+  return encode(kernels().encode32, values, gain, fraction, also, out);
+}
+
+Index encode64(const Strided<double>& values, const Gain& gain, int fraction, const In<2>& also, const Out<2>& out) {
+  return encode(kernels().encode64, values, gain, fraction, also, out);
+}
+
 }  // namespace
 
 Word* scratch(Slot slot, std::size_t words) {
@@ -159,6 +187,9 @@ NB_MODULE(_native, m) {
   m.def("unplanes", &unplanes, Free());
   m.def("shift_right", &shift_right, Free());
   m.def("wrap_truncate", &wrap_truncate, Free());
+  m.def("encode16", &encode16, Free());
+  m.def("encode32", &encode32, Free());
+  m.def("encode64", &encode64, Free());
 }
 
 }  // namespace moiety

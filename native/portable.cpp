@@ -63,10 +63,12 @@ struct Sums {
 #include "tables.inl"
 #include "transpose.inl"
 #include "bits.inl"
+#include "encode_plain.inl"
+#include "encode.inl"
 
 }  // namespace
 
-const Kernels kPortable = {"portable", gemm,     pack,        multiply,     table_sums,
-                           planes,     unplanes, shift_right, wrap_truncate};
+const Kernels kPortable = {"portable", gemm,        pack,          multiply, table_sums, planes,
+                           unplanes,   shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

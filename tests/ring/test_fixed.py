@@ -64,3 +64,37 @@ def test_other_types_are_refused() -> None:
         ring.encode([1.0], 63)
     with pytest.raises(ProtocolMisuse, match="uint64"):
         ring.decode(np.zeros(2, dtype=np.int64), 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("isa", ring.isas())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (33, 40), (70, 32)])
+@pytest.mark.parametrize("gained", [False, True])
+def test_words_are_added_to_masks_in_every_layout(isa: str, dtype: object, shape: tuple[int, int], gained: bool) -> None:
+    generator = np.random.default_rng(3)
+    values = (generator.normal(size=shape[::-1]) * 100).astype(np.float32 if dtype == "bfloat16" else dtype)  # type: ignore[call-overload]
+    if dtype == "bfloat16":
+        values = (values.view(np.uint32) >> 16).astype(np.uint16)
+    also, out = generator.integers(0, 2**64, (2, shape[0], shape[1] + 3), np.uint64)
+    gain = generator.normal(size=shape[0]).astype(np.float32) if gained else None
+    for held in (values.T, np.ascontiguousarray(values.T)):
+        reals = (held.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else held
+        exact = np.float64 if reals.dtype.kind == "i" or reals.dtype == np.float16 else reals.dtype
+        expected = out.copy()
+        words = ring.encode(reals if gain is None else reals.astype(exact) * gain[:, None].astype(exact), 13)
+        expected[:, : shape[1]] += also[:, : shape[1]] + words
+        found = out.copy()
+        with ring.use(isa):
+            ring.encode_onto(held, 13, also, found, gain=gain)
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("isa", ring.isas())
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**46, -(2.0**46)])
+def test_what_does_not_fit_is_not_added_to_masks(isa: str, value: float) -> None:
+    words = np.zeros((3, 9), np.uint64)
+    for dtype in (np.float32, np.float64):
+        values = np.zeros((3, 9), dtype)
+        values[2, 8] = value
+        with ring.use(isa), pytest.raises(InputError, match="of 27 values"):
+            ring.encode_onto(values, 16, words, words.copy())

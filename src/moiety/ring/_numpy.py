@@ -4,10 +4,12 @@ Every function fills an array that ``kernels`` has allocated and checked; ``_nat
 """
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from moiety.ring.fixed import HEADROOM
 
 Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
@@ -136,3 +138,34 @@ def _add_by_limbs(left: list[NDArray[np.float64]], right: list[NDArray[np.float6
         for j in range(3 - i):
             part = (left[i] @ right[j]).astype(np.int64).view(np.uint64)
             out += part << np.uint64(_LIMB * (i + j))
+
+
+def encode16(values: NDArray[np.uint16], gain: NDArray[np.float32], fraction: int, also: Words, out: Words) -> int:
+    """As ``encode32``, of the bits of bfloat16."""
+    return encode32(reals(values), gain, fraction, also, out)
+
+
+def reals(values: NDArray[Any]) -> NDArray[Any]:
+    """The values themselves; of uint16, the numbers whose bfloat16 they are."""
+    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32) if values.dtype == np.uint16 else values
+
+
+def encode32(values: NDArray[np.float32], gain: NDArray[np.float32], fraction: int, also: Words, out: Words) -> int:
+    """Add ``also`` and the words of ``gain * values`` (rows, columns) to out (as many columns at least); returns how many do not fit.
+
+    An empty gain is one.
+    """
+    return _encode(values * gain[:, None] if gain.size else values, fraction, also, out)
+
+
+def encode64(values: NDArray[np.float64], gain: NDArray[np.float32], fraction: int, also: Words, out: Words) -> int:
+    """As ``encode32``."""
+    return _encode(values * gain[:, None].astype(np.float64) if gain.size else values, fraction, also, out)
+
+
+def _encode(values: NDArray[Any], fraction: int, also: Words, out: Words) -> int:
+    columns = values.shape[1]
+    fits = np.abs(values) < 2.0 ** (HEADROOM - fraction)
+    words = np.rint(np.ldexp(np.where(fits, values, 0.0).astype(np.float64), fraction)).astype(np.int64).view(np.uint64)
+    out[:, :columns] += also[:, :columns] + words
+    return int(values.size - np.sum(fits))

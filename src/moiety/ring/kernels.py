@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moiety.errors import ProtocolMisuse
-from moiety.ring import _numpy, prg
+from moiety.ring import _numpy, fixed, prg
 from moiety.ring._numpy import PANEL, Octets, Words
 from moiety.ring.gpu import Device
 
@@ -32,6 +32,7 @@ DEVICE_PRODUCTS: Final = 1 << 22
 """A product of two activations goes to the device from so many multiply-adds on: below, the way there costs more. Not measured on a GPU."""
 
 _LINE: Final = 64
+_NO_GAIN: Final = np.empty(0, dtype=np.float32)
 _ONE_PAIR: Final = np.zeros((1, 2), dtype=np.int64)
 
 
@@ -82,9 +83,20 @@ def pack(b: Words) -> Packed:
     depth, columns = b.shape
     if _device is not None:
         return Packed((depth, columns), np.empty(0, np.uint64), _device.limbs(b))
-    panels = _aligned((-(-columns // PANEL), depth, PANEL))
+    panels = aligned((-(-columns // PANEL), depth, PANEL))
     _backend.pack(np.ascontiguousarray(b), panels)
     return Packed((depth, columns), panels)
+
+
+def packed(shape: tuple[int, int], panels: Words) -> Packed:
+    """A (k, n) matrix of which the panels (ceil(n / 32), k, 32) are there already; what the last panel has beyond n does not matter."""
+    _words("panels", panels)
+    depth, columns = shape
+    if panels.shape != (-(-columns // PANEL), depth, PANEL) or not panels.flags.c_contiguous:
+        raise ProtocolMisuse(f"panels {panels.shape} are not those of a matrix {shape}")
+    if _device is None:
+        return Packed(shape, panels)
+    return Packed(shape, np.empty(0, np.uint64), _device.limbs(panels.transpose(1, 0, 2).reshape(depth, -1)[:, :columns]))
 
 
 def multiply(a: Words, packed: Packed, out: Words | None = None, *, sign: int = 1) -> Words:
@@ -117,6 +129,32 @@ def _add_resident(rows: Words, packed: Packed, out: Words, sign: int) -> Words:
         raise ProtocolMisuse(f"{packed!r} lies on a device that is not in use any more")
     found = _device.product(_device.limbs(rows), packed.resident).reshape(out.shape)
     return np.add(out, found, out=out) if sign > 0 else np.subtract(out, found, out=out)
+
+
+def encode_onto(values: NDArray[Any], fraction: int, also: Words, out: Words, *, gain: NDArray[np.float32] | None = None) -> None:
+    """Add ``also`` and ``encode(gain[:, None] * values, fraction)`` to ``out``, in one pass over memory: how weights meet their masks.
+
+    ``values`` (rows, columns), with any strides; uint16 stands for the bits of bfloat16, for which numpy has no type. ``also`` and
+    ``out`` are C-contiguous uint64 of one shape (rows, at least as many columns), further columns stay as they are. Raises InputError
+    as ``encode``; ``out`` is then of no use.
+    """
+    _words("also", also)
+    _words("out", out)
+    if values.ndim != 2 or also.shape != out.shape or out.ndim != 2 or out.shape[0] != values.shape[0] or out.shape[1] < values.shape[1]:
+        raise ProtocolMisuse(f"values {values.shape} do not fit words {also.shape} and {out.shape}")
+    if not (also.flags.c_contiguous and out.flags.c_contiguous and out.flags.writeable):
+        raise ProtocolMisuse("words to encode onto must be C-contiguous and writeable")
+    _bits(fraction, most=fixed.HEADROOM)
+    factors = _NO_GAIN if gain is None else np.ascontiguousarray(gain, np.float32)
+    if gain is not None and factors.shape != values.shape[:1]:
+        raise ProtocolMisuse(f"a gain {factors.shape} does not fit the rows of values {values.shape}")
+    add = {"uint16": _backend.encode16, "float32": _backend.encode32, "float64": _backend.encode64}.get(values.dtype.name)
+    if add is None:  # integers, half precision: rare
+        encoded = fixed.encode(values if gain is None else values * factors[:, None].astype(np.float64), fraction)
+        out[:, : values.shape[1]] += also[:, : values.shape[1]] + encoded
+    elif add(values, factors, fraction, also, out):
+        reals = _numpy.reals(values)
+        fixed.encode(reals if gain is None else reals * factors[:, None], fraction)  # says what is wrong
 
 
 def table_sums(selectors: Octets, index: Words, tables: Words) -> Words:
@@ -280,8 +318,8 @@ def _stacks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], ND
     return lead, pairs
 
 
-def _aligned(shape: tuple[int, ...]) -> Words:
-    """An uninitialised array that starts on a cache line."""
+def aligned(shape: tuple[int, ...]) -> Words:
+    """An uninitialised array of words that starts on a cache line."""
     size = prod(shape)
     raw = np.empty(size + _LINE // 8, dtype=np.uint64)
     start = (-raw.ctypes.data % _LINE) // 8

@@ -14,14 +14,15 @@ KEPT: Final = 1 << 30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 
 
-def keep_freed() -> bool:
+def keep_freed(most: int = KEPT) -> bool:
     """Let this process keep what it frees, in one heap for all threads. False where the C library cannot; then nothing changes.
 
-    For the start of a process: threads that have allocated before keep their own heaps.
+    ``most``: the largest block that is kept, and how much in all. For the start of a process: threads that have allocated before keep
+    their own heaps.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library than glibc
         return False
-    return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_THRESHOLD, KEPT), mallopt(_TRIM_THRESHOLD, KEPT)])
+    return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_THRESHOLD, most), mallopt(_TRIM_THRESHOLD, most)])
