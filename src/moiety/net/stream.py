@@ -80,10 +80,22 @@ class TlsStream:
             view[:done] = self._buffer[self._start : self._start + done]
             self.skip(done)
         while done < len(view):
+            done += self._read_ready(view[done:])
+            if done == len(view):
+                break
             try:
                 done += self._receive(view[done:], deadline)
             except TimeoutError:
                 break
+        return done
+
+    def _read_ready(self, view: memoryview) -> int:
+        """What has come already, record after record."""
+        done, size, receive = 0, len(view), self._socket.recv_into
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError), self._lock:
+            self._check_open()
+            while done < size and (count := receive(view[done:])):
+                done += count
         return done
 
     def write(self, data: bytes | memoryview, stall_s: float) -> None:
@@ -170,17 +182,15 @@ class TlsStream:
         self._socket.close()
 
     def _receive(self, view: memoryview, deadline: float, *, wait: bool = True) -> int:
-        tls = self._socket
         while True:
-            if wait and not tls.pending():  # decrypted bytes inside OpenSSL are invisible to poll
-                self._wait_readable(deadline)
             try:
                 with self._lock:
                     self._check_open()
-                    count = tls.recv_into(view)
+                    count = self._socket.recv_into(view)
             except ssl.SSLWantReadError:
                 if not wait:
                     raise TimeoutError from None
+                self._wait_readable(deadline)
                 continue
             except ssl.SSLWantWriteError:
                 self._wait(self._writable, deadline)
@@ -190,22 +200,19 @@ class TlsStream:
             return count
 
     def _send(self, data: bytes | memoryview, stall_s: float) -> None:
-        deadline = 0.0
+        deadline, before = 0.0, -1
         sent, size = 0, len(data)
         while True:
             try:
                 with self._lock:
                     self._check_open()
-                    sent += self._socket.send(data[sent:] if sent else data)
-                if sent == size:
-                    return
-                deadline = 0.0
-            except ssl.SSLWantWriteError:
-                deadline = deadline or time.monotonic() + stall_s
-                self._wait(self._writable, deadline)
-            except ssl.SSLWantReadError:
-                deadline = deadline or time.monotonic() + stall_s
-                self._wait(self._readable, deadline)
+                    while sent < size:  # record by record, which is how OpenSSL writes here
+                        sent += self._socket.send(data[sent:] if sent else data)
+                return
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError) as error:
+                deadline = time.monotonic() + stall_s if sent > before else deadline
+                before = sent
+                self._wait(self._writable if isinstance(error, ssl.SSLWantWriteError) else self._readable, deadline)
 
     def _wait_readable(self, deadline: float) -> None:
         if self.watch is None:
