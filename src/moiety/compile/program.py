@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan
@@ -21,7 +21,7 @@ class Sources(Protocol):
     def input(self, index: int) -> Words | None:
         """The client's ring elements; None at all other roles."""
 
-    def weight(self, index: int) -> rep3.Weight | Share: ...
+    def weight(self, index: int) -> rep3.Weight | rep3.Streamed | Share: ...
 
     def state(self, index: int) -> Share: ...
 
@@ -156,11 +156,15 @@ class Held(NamedTuple):
 
 
 class Driven(NamedTuple):
-    """A plan that was driven on shapes. ``held``: at every wave; ``kept``: the shapes of what outlives a run, by node."""
+    """A plan that was driven on shapes. ``held``: at every wave; ``kept``: the shapes of what outlives a run, by node.
+
+    ``order``: all nodes as they start, in a run too.
+    """
 
     costs: Costs
     held: list[Held]
     kept: dict[int, Any]
+    order: tuple[int, ...]
 
 
 class _Measured(Schedule):
@@ -172,6 +176,11 @@ class _Measured(Schedule):
         self._shapes, self._seen = party, 0
         self._drawn: Counter[int] = Counter()
         self.held: list[Held] = []
+        self.order: list[int] = []
+
+    def _start(self, i: int) -> list[int]:
+        self.order.append(i)
+        return super()._start(i)
 
     def spoken(self) -> dict[int, int]:
         """As its base, noting what is held in this wave."""
@@ -215,7 +224,20 @@ def drive(plan: Plan, limit: float = math.inf) -> Driven:
 
     results, found = drive_on_shapes(start, lambda: holder[0].spoken())
     holder[0].spoken()  # what was held after the last wave
-    return Driven(found, holder[0].held, results)
+    return Driven(found, holder[0].held, results, tuple(holder[0].order))
+
+
+def layers(plan: Plan, order: Iterable[int]) -> tuple[str, ...]:
+    """The weights that linear layers read, in the order in which these nodes start; one that several read, several times."""
+    read = [plan.nodes[plan.nodes[i].inputs[1]] for i in order if plan.nodes[i].op == "linear"]
+    return tuple(plan.weights[node.params["index"]].name for node in read if node.op == "weight")
+
+
+def streamable(plan: Plan) -> frozenset[str]:
+    """Weights that only linear layers read, so that a run needs any part of them once."""
+    others = {j for node in plan.nodes for place, j in enumerate(node.inputs) if (node.op, place) != ("linear", 1)}
+    held = {plan.weights[plan.nodes[j].params["index"]].name for j in others if plan.nodes[j].op == "weight"}
+    return frozenset(w.name for w in plan.weights if w.packed) - held
 
 
 def wave_table(found: Costs) -> tuple[tuple[int, ...], ...]:

@@ -106,18 +106,13 @@ class _Zeros(program.ShapeSources):
 def _zeros(value: Any, role: Role) -> Any:
     """The value as a role holds it, when it and all masks are zero."""
     if isinstance(value, Weight):
-        held = [ring.pack(_zero(value.shape, 64)) if here else None for here in _parts(role, (role in (Role.P1, Role.P2)))]
+        held = [ring.pack(_zero(value.shape, 64)) if here else None for here in (role in (Role.P1, Role.P2), role is not Role.CLIENT)]
         return Weight(value.shape, value.fraction, *held)
     if not isinstance(value, Share):
         return value
     masked = _zero(value.shape, value.bits) if role in (Role.P1, Role.P2) else None
     mask = _zero(value.shape, value.bits) if role is not Role.CLIENT else None
     return Share(value.shape, value.fraction, value.bits, masked, mask)
-
-
-def _parts(role: Role, evaluates: bool) -> tuple[bool, bool, bool]:
-    """Which of masked, additive and mask a role keeps of a weight."""
-    return evaluates, evaluates, role is Role.P0
 
 
 def _zero(shape: tuple[int, ...], bits: int) -> Words:

@@ -5,7 +5,7 @@ Every protocol here is semi-honest; its simulator is written down in ``docs/secu
 """
 
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,22 +54,37 @@ DENSE = PackedProduct(lambda x, w, out, sign: ring.multiply(x, w, out, sign=sign
 
 
 class Weight(NamedTuple):
-    """A matrix shared once and packed for many products. Parts as in :class:`Share`; evaluators also keep ``[w]`` packed."""
+    """A matrix shared once and packed for many products. Parts as in :class:`Share`."""
 
     shape: tuple[int, ...]
     fraction: int
     masked: ring.Packed | None = None
-    additive: ring.Packed | None = None
     mask: ring.Packed | None = None
 
 
+class Block(NamedTuple):
+    """A part of a shared matrix: which rows and columns of it, and its parts as in :class:`Weight`."""
+
+    rows: slice
+    columns: slice
+    masked: ring.Packed | None
+    mask: ring.Packed | None
+
+
+class Streamed(NamedTuple):
+    """A shared matrix that is nowhere held as a whole: ``blocks`` yields its parts, once, while a product uses them."""
+
+    shape: tuple[int, ...]
+    fraction: int
+    blocks: Callable[[], Iterator[Block]]
+
+
 def pack(party: Party, w: Share) -> Weight:
-    """Pack a shared (in, out) matrix: P0 packs the mask; P1 and P2 pack ``m`` and ``[w]``. Local."""
-    if party.evaluates:
-        if w.masked is None:
-            raise ProtocolMisuse(f"{w!r} has no masked part at {party.role.name}")
-        return Weight(w.shape, w.fraction, ring.pack(w.masked), ring.pack(party.additive(w)))
-    return Weight(w.shape, w.fraction, mask=ring.pack(w.mask) if party.helps and w.mask is not None else None)
+    """Pack the parts of a shared (in, out) matrix. Local."""
+    if party.evaluates and w.masked is None:
+        raise ProtocolMisuse(f"{w!r} has no masked part at {party.role.name}")
+    masked, mask = (None if part is None else ring.pack(part) for part in (w.masked, w.mask))
+    return Weight(w.shape, w.fraction, masked, mask)
 
 
 async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
@@ -152,25 +167,47 @@ async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bia
     return await finish(party, share(), op.shape(x.shape, y.shape), fraction - cut.drop, bits, cut)
 
 
-def linear_share(party: Party, x: Share, w: Weight, op: PackedProduct = DENSE, *, coarse: int = 0) -> Words | None:
-    """Additive shares of ``x . w`` with packed weights: two GEMMs at P1 and P2, one at P0; one word dealt an output element."""
+def linear_share(party: Party, x: Share, w: Weight | Streamed, op: PackedProduct = DENSE, *, coarse: int = 0) -> Words | None:
+    """Additive shares of ``x . w`` with packed weights: two GEMMs at P1 and P2, one at P0; one word dealt an output element.
+
+    As :func:`product_share` with the operands' parts the other way about, ``[x] . mw - mx . lw_i + g_i``: an additive share of the
+    small operand is made instead of one of the weights.
+    """
     shape = op.shape(x.shape, w.shape)
 
     def cross() -> Words:
         out = np.zeros(shape, np.uint64)
-        op.add(x.mask, w.mask, out, 1)  # type: ignore[arg-type]
+        _accumulate(op, w, out, masked=None, mask=(x.mask, 1))  # type: ignore[arg-type]
         return out
 
     dealt = _deal_cross(party, shape, cross, x.bits, coarse)
     if dealt is None or not party.evaluates:
         return None
     out = dealt.copy()
-    op.add(x.masked, w.additive, out, 1)  # type: ignore[arg-type]
-    op.add(x.mask, w.masked, out, -1)  # type: ignore[arg-type]
+    _accumulate(op, w, out, masked=party.additive(x), mask=(x.masked, -1))  # type: ignore[arg-type]
     return out
 
 
-async def linear(party: Party, x: Share, w: Weight, bias: Share | None = None, *, op: PackedProduct = DENSE, cut: Cut = WHOLE) -> Share:
+def _accumulate(op: PackedProduct, w: Weight | Streamed, out: Words, *, masked: Words | None, mask: tuple[Words, int]) -> None:
+    """Add ``masked . w.masked`` and ``sign * mask . w.mask`` to ``out``, block by block where the weight comes so."""
+    if isinstance(w, Weight):
+        op.add(mask[0], w.mask, out, mask[1])  # type: ignore[arg-type]
+        if masked is not None:
+            op.add(masked, w.masked, out, 1)  # type: ignore[arg-type]
+        return
+    if op is not DENSE:
+        raise ProtocolMisuse("only linear layers take weights that are streamed")
+    for rows, columns, masked_block, mask_block in w.blocks():
+        part = np.zeros(out[..., columns].shape, np.uint64)
+        ring.multiply(mask[0][..., rows], mask_block, part, sign=mask[1])  # type: ignore[arg-type]
+        if masked is not None:
+            ring.multiply(masked[..., rows], masked_block, part)  # type: ignore[arg-type]
+        out[..., columns] += part
+
+
+async def linear(
+    party: Party, x: Share, w: Weight | Streamed, bias: Share | None = None, *, op: PackedProduct = DENSE, cut: Cut = WHOLE
+) -> Share:
     """``x . w + bias`` at the sum of the fractions, less what ``cut`` drops; rounds and bytes as :func:`product`."""
     fraction, bits = x.fraction + w.fraction, cut.ring_of(x)
 
