@@ -72,7 +72,7 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
     return _measured(private, walls, compile_s, share_s, steady=TOKENS), np.concatenate(answers)
 
 
-def compiled(workload: Workload) -> tuple[list[Plan], Mapping[str, torch.Tensor]]:
+def compiled(workload: Workload) -> tuple[list[Plan], Mapping[str, Any]]:
     """The plans that a measurement runs, in their order, and their weights."""
     if workload.kind == MODULE:
         found = _compiled_module(workload)
@@ -92,7 +92,7 @@ def _compiled_decoder(tokenizer: Any, model: Any) -> decoder.CompiledDecoder:
     return decoder.compile_decoder(model, prompt_lengths=[PROMPT], context=decoder.BUCKET, calibration=examples, options=options)
 
 
-def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[str, torch.Tensor]) -> tuple[Private, float]:
+def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[str, Any]) -> tuple[Private, float]:
     """As ``Federation.deploy`` does it, timed apart from compiling."""
     began = time.perf_counter()
     federation.deploy_plans(NAME, plans, weights)

@@ -22,6 +22,8 @@ ROOM = 61
 """Bits a product may fill: failure-free truncation needs |z| < 2^62."""
 MOST_SPARE = 8
 """More fraction bits that small activations may get: their products then need no more room than those of values below 1."""
+LARGE = 1 << 22
+"""Elements of a matrix above which no second one is held that has a gain folded in."""
 SIGNIFICANT = 12
 """Bits that the largest value of a tensor keeps, however little room a product has."""
 
@@ -74,11 +76,40 @@ class Public:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """A large tensor of the owner that is made whenever somebody needs it: ``gain[:, None] * tensor``, at single precision at least."""
+
+    gain: torch.Tensor
+    tensor: torch.Tensor
+
+    def __call__(self) -> torch.Tensor:
+        return self.gain.to(torch.promote_types(self.gain.dtype, torch.float32))[:, None] * self.tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        return self.tensor.shape
+
+    def numel(self) -> int:
+        """Of the tensor."""
+        return self.tensor.numel()
+
+
+def made(tensor: "torch.Tensor | Later") -> torch.Tensor:
+    """The tensor itself."""
+    return tensor() if isinstance(tensor, Later) else tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Owned:
-    """A tensor of the model owner, evaluated by the owner; ``name`` identifies its content."""
+    """A tensor of the model owner, evaluated by the owner; ``name`` identifies its content.
+
+    ``gain``: what its rows are still to be multiplied by; see :class:`Later`.
+    """
 
     tensor: torch.Tensor
     name: str
+    gain: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +185,7 @@ class Builder:
         self.weights: list[Weight] = []
         self.states: list[State] = []
         self.outputs: list[Output] = []
-        self.tensors: dict[str, torch.Tensor] = {}
+        self.tensors: dict[str, torch.Tensor | Later] = {}
         self.checks: list[int] = []
         self.lookups: list[Lookup] = []
         self.choices: list[Choice] = []
@@ -197,7 +228,8 @@ class Builder:
         """A tensor of the owner as a shared node, encoded at ``fraction`` after division by ``factor``."""
         name = f"{x.name}@{fraction}" + (f"/{factor!r}" if factor != 1.0 else "") + ("#packed" if packed else "")
         if name not in self.tensors:
-            self.tensors[name] = x.tensor if factor == 1.0 else x.tensor / factor
+            assert factor == 1.0 or x.gain is None, "a matrix that waits for its gain has no factor"
+            self.tensors[name] = Later(x.gain, x.tensor) if x.gain is not None else x.tensor if factor == 1.0 else x.tensor / factor
             self.weights.append(Weight(name, tuple(x.tensor.shape), fraction, packed))
         index = next(i for i, w in enumerate(self.weights) if w.name == name)
         return self.emit("weight", index=index)
@@ -212,7 +244,8 @@ class Builder:
 
     def weight_fraction(self, x: Owned) -> int:
         """Fraction bits for a tensor of weights: small ones get more, so that every layer keeps about as many significant bits."""
-        largest = max(abs(float(end)) for end in torch.aminmax(x.tensor)) if x.tensor.numel() else 1.0
+        rows = x.tensor if x.gain is None else torch.stack([x.tensor.amin(1), x.tensor.amax(1)], 1) * x.gain[:, None]
+        largest = max(abs(float(end)) for end in torch.aminmax(rows)) if rows.numel() else 1.0
         spare = -math.ceil(math.log2(max(largest, 2.0**-6)))
         return self.options.weight_fraction + max(-4, min(spare, 6))
 

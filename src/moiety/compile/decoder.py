@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers.cache_utils import Cache
 
-from moiety.compile.builder import Options
+from moiety.compile.builder import Later, Options
 from moiety.compile.calibrate import Range, Ranges, calibrate, calibrate_each, join, sites
 from moiety.compile.capture import Captured, capture
 from moiety.compile.lower import RULES
@@ -31,7 +31,7 @@ class CompiledDecoder:
 
     prefill: Mapping[int, Plan]
     steps: Mapping[int, Plan]
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor | Later]
     ranges: Ranges
 
 
@@ -92,7 +92,7 @@ def compile_decoder(
     if context > _most_positions(model):
         raise PlanError(f"{type(model).__name__} has {_most_positions(model)} positions, not {context}; deploy a shorter context")
     found = measure(model, calibration, ranges)
-    weights: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor | Later] = {}
     prefill, steps = {}, {}
     for length in sorted(set(prompt_lengths)):
         prefill[length] = _compile(draft_prefill(model, length, found, options, reveal), weights)
@@ -179,7 +179,7 @@ def _draft(model: Any, count: int, rows: int, positions: range, ranges: Ranges, 
     return Draft(captured, ranges, options, public, settings=settings, further=further, called=only_tokens)
 
 
-def _compile(draft: Draft, weights: dict[str, torch.Tensor]) -> Plan:
+def _compile(draft: Draft, weights: dict[str, torch.Tensor | Later]) -> Plan:
     compiled = draft.compiled()
     weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}
     return compiled.plan

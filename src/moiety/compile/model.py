@@ -29,7 +29,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_shape,
     rules_top,
 )
-from moiety.compile.builder import Builder, Options
+from moiety.compile.builder import Builder, Later, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
 from moiety.compile.lower import RULES, Lowering
@@ -46,7 +46,7 @@ class Compiled:
     """A plan and what only the model owner holds: the tensors behind the plan's weights."""
 
     plan: Plan
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor | Later]
     ranges: Ranges
 
 

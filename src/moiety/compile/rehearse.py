@@ -53,13 +53,17 @@ class Sources:
         """One role's part of a weight."""
         spec = self._plan.weights[index]
         if index not in self._shared:
-            words = ring.encode(self._weights[spec.name].double().numpy(), spec.fraction)
+            words = ring.encode(_made(self._weights[spec.name]).double().numpy(), spec.fraction)
             assert words.shape == spec.shape, "a plan's weights have its shapes"
             self._shared[index] = share_out(words, spec.fraction, seed=index) if self._masked else _bare(words, spec.fraction)
         found = self._shared[index].pop(role)
         if not self._shared[index]:
             del self._shared[index]
         return found
+
+
+def _made(source: Any) -> Any:
+    return source() if callable(source) else source
 
 
 def _bare(words: Words, fraction: int) -> dict[Role, Share]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Index, Layer, Owned, Public, Secret
+from moiety.compile.builder import LARGE, ROOM, Builder, Index, Later, Layer, Owned, Public, Secret, made
 from moiety.compile.known import described, known, reach
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, room_in_sum, scaled, times_owned
@@ -138,7 +138,8 @@ def _linear(call: Call, x: Secret, w: Owned, bias: Owned | None, bound: float) -
         moved = Owned(x.shift.tensor @ w.tensor, f"({x.shift.name})@({w.name})")
         bias = moved if bias is None else Owned(bias.tensor + moved.tensor, f"{bias.name}+{moved.name}")
     if x.gain is not None:
-        w = Owned(x.gain.tensor[:, None] * w.tensor, f"({x.gain.name})*({w.name})")
+        w = Owned(w.tensor, f"({x.gain.name})*({w.name})", x.gain.tensor)
+        w = w if w.tensor.numel() > LARGE else Owned(made(Later(x.gain.tensor, w.tensor)), w.name)
     x = replace(x, gain=None, shift=None)
     fraction = b.weight_fraction(w)
     x = b.fitting_weight(x, fraction, bound)
@@ -155,7 +156,7 @@ def looked_up_by_client(call: Call, w: Any, index: Index) -> Secret:
     if not isinstance(w, Owned):
         raise InputError(f"{call.builder.module}: only integers given by the data owner can index an embedding of the model")
     b = call.builder
-    fraction = b.activation_fraction(float(w.tensor.abs().max()))
+    fraction = b.activation_fraction(max(abs(float(end)) for end in torch.aminmax(w.tensor)))
     hot = one_hot_input(call, index, w.tensor.shape[0], reshaped=False)
     node = b.emit("linear", hot.node, b.weight(w, fraction, packed=True))
     if (*index.shape, w.tensor.shape[0]) != hot.shape:

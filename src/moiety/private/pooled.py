@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from moiety.compile.builder import Options
+from moiety.compile.builder import Later, Options
 from moiety.compile.model import compile_model
 from moiety.compile.plan import Plan
 
@@ -37,7 +37,7 @@ class CompiledEncoder:
     """One plan for each number of tokens, over one set of weights."""
 
     plans: Mapping[int, Plan]
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor | Later]
 
 
 def compile_encoder(
@@ -56,7 +56,7 @@ def compile_encoder(
     """
     pooled, wanted = Pooled(model, head).eval(), sorted(set(lengths))
     plans: dict[int, Plan] = {}
-    weights: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor | Later] = {}
     ranges = None
     for length in reversed(wanted):
         examples: list[tuple[Any, ...]] = [inputs(tokens) for tokens in calibration(length)]
