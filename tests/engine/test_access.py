@@ -54,7 +54,7 @@ def places(revealed: int = 2) -> Plan:
 
 def answer(session: OwnerSession, role: Role, speak: Callable[[], None]) -> None:
     """Say something to one party alone, and raise what it answers."""
-    with session._guarded():
+    with session.guarded():
         speak()
         session._hear(role, Fine, "its verdict")
 

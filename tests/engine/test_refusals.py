@@ -68,7 +68,7 @@ def refused(
     """Say something by hand to some parties; the error that one of them gives reaches the owner as its own class."""
 
     def attempt() -> None:
-        with session._guarded():
+        with session.guarded():
             for role in to:
                 speak(role)
             session._hear(of, Fine, "its verdict")
@@ -195,7 +195,7 @@ def test_changed_bytes(ready: LocalParties) -> None:
 
 
 def test_plan_reads_a_weight_of_another_shape(ready: LocalParties) -> None:
-    with as_owner(ready) as owner, pytest.raises(PlanMismatch, match=r"another shape .*moiety deploy --replace"), owner._guarded():
+    with as_owner(ready) as owner, pytest.raises(PlanMismatch, match=r"another shape .*moiety deploy --replace"), owner.guarded():
         owner._add("mlp", plans.mlp(hidden=64))  # as its owner, who asks first, would not
 
 

@@ -6,13 +6,14 @@ on the way to a result; what is, and what lies free between blocks of other size
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterator, Sequence
 
-from moiety.compile.plan import Plan
-from moiety.compile.program import Driven, Held, drive
+from moiety.compile.plan import Plan, Weight
+from moiety.compile.program import Driven, Held, drive, streamable
+from moiety.errors import LimitReached
 from moiety.mpc.cost import Wave
 from moiety.mpc.rounds import Role
+from moiety.ring import PANEL
 
 PROCESS_BYTES = 72_000_000
 """A compute party before it holds anything: interpreter, numpy, TLS, this package."""
@@ -21,33 +22,60 @@ AHEAD_BYTES = 64 << 20
 SPREAD = 1.15
 """Heap that a run occupies for each byte that it holds, measured."""
 WEIGHT_SPREAD = 1.06
-"""The same of weights that are kept: blocks of many sizes come and go beside them while they are packed."""
+"""The same of weights that are kept: blocks of other sizes come and go beside them while they arrive."""
+PIECES_BYTES = 12 * (2 << 20)
+"""Pieces of weights that are on their way, at deployment and where weights are streamed into a run."""
 WORD = 8
 DEALING = 2
 """Copies of a dealt value that P0 has beside it while it is made: the value itself and its receiver's pad."""
-PACKING = {Role.P0: 1, Role.P1: 3, Role.P2: 3}
-"""Copies of a weight that exist while it is packed, beside those that are kept."""
+PARTS = {Role.P0: 1, Role.P1: 2, Role.P2: 2}
+"""What each role keeps of a weight, in its size."""
 
 
-def peak_bytes(plan: Plan) -> dict[Role, int]:
-    """Peak resident bytes of P0, P1 and P2 until the end of a plan's first run, deployment of its weights included."""
-    found, fixed = drive(plan), PROCESS_BYTES + 3 * sum(len(c.data) for c in plan.constants)
-    return {role: fixed + max(_deploy_bytes(plan, role), _kept_bytes(plan, role) + run_bytes(found, role)) for role in PACKING}
+def peak_bytes(plan: Plan, streamed: Collection[str] = ()) -> dict[Role, int]:
+    """Peak resident bytes of P0, P1 and P2 until the end of a plan's first run, deployment of its weights included.
+
+    ``streamed``: names of weights that the parties do not keep.
+    """
+    return _peaks(plan, drive(plan), streamed)
 
 
-def _sizes(plan: Plan, role: Role) -> list[int]:
-    """What is kept of every weight: one part at P0, two at the evaluators."""
-    return [(1 if role is Role.P0 else 2) * WORD * math.prod(w.shape) for w in plan.weights]
+def _peaks(plan: Plan, found: Driven, streamed: Collection[str]) -> dict[Role, int]:
+    fixed = PROCESS_BYTES + 3 * sum(len(c.data) for c in plan.constants)
+    coming = min(PIECES_BYTES, 4 * max(map(_held_bytes, plan.weights), default=0))
+    window = PIECES_BYTES if streamed else 0
+    kept = int(WEIGHT_SPREAD * sum(_held_bytes(w) for w in plan.weights if w.name not in streamed))
+    return {role: fixed + parts * kept + max(coming, run_bytes(found, role) + window) for role, parts in PARTS.items()}
 
 
-def _kept_bytes(plan: Plan, role: Role) -> int:
-    return int(WEIGHT_SPREAD * sum(_sizes(plan, role)))
+def _held_bytes(w: Weight) -> int:
+    return WORD * math.prod(w.shape[:-1]) * -(-w.shape[-1] // PANEL) * PANEL if w.packed else WORD * math.prod(w.shape)
 
 
-def _deploy_bytes(plan: Plan, role: Role) -> int:
-    """The most that is held while weights come, one after the other."""
-    packing = [PACKING[role] * WORD * math.prod(w.shape) if w.packed else 0 for w in plan.weights]
-    return max((held + more for held, more in zip(accumulate(_sizes(plan, role)), packing, strict=True)), default=0)
+def to_stream(plans: Sequence[Plan], memory: int) -> frozenset[str]:
+    """Which weights the parties cannot keep if the peak of each is to stay within ``memory`` bytes: the largest, as few as possible.
+
+    Raises LimitReached when that is not enough.
+    """
+    driven = [(plan, drive(plan)) for plan in plans]
+    if all(max(_peaks(plan, found, ()).values()) <= memory for plan, found in driven):
+        return frozenset()
+    weights = {w.name: w for plan in plans for w in plan.weights}
+    others = {w.name for plan in plans for w in plan.weights if w.name not in streamable(plan)}
+    candidates = sorted(weights.keys() - others, key=lambda name: (_held_bytes(weights[name]), name))
+    peak = max((max(_peaks(plan, found, candidates).values()) for plan, found in driven), default=0)
+    if peak > memory:
+        raise LimitReached(
+            f"a party needs {peak:,} bytes for a run of this model even if it keeps no weight of a linear layer; {memory:,} are allowed: "
+            "allow more, or compile the model for smaller inputs"
+        )
+    kept = set[str]()
+    for name in candidates:
+        peak += max(PARTS.values()) * int(WEIGHT_SPREAD * _held_bytes(weights[name]))
+        if peak > memory:
+            break
+        kept.add(name)
+    return frozenset(set(candidates) - kept)
 
 
 def run_bytes(found: Driven, role: Role) -> int:

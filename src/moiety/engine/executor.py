@@ -46,6 +46,8 @@ class Tally:
 
     links: dict[tuple[Role, Role], list[int]] = field(default_factory=dict)
     waiting_s: float = 0.0
+    streamed: int = 0
+    """Bytes of weights that their owner streamed into the run."""
 
     def count(self, sender: Role, receiver: Role, nbytes: int) -> None:
         entry = self.links.setdefault((sender, receiver), [0, 0])

@@ -14,17 +14,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from moiety.compile import signature
+from moiety import ring
+from moiety.compile import forecast, program, signature
 from moiety.compile.plan import Plan
 from moiety.engine import launch
 from moiety.engine.cost import Cost, cost
 from moiety.engine.deploy import Weights
 from moiety.engine.directory import Directory, load
 from moiety.engine.injection import shaping
+from moiety.engine.limits import in_bytes
+from moiety.engine.messages import Tensor
 from moiety.engine.notice import noticed
 from moiety.engine.owner import OwnerSession, Progress, open_session
 from moiety.engine.report import RunReport, RunResult
 from moiety.engine.session import USUAL, Deadlines
+from moiety.engine.supplier import Supplier
 from moiety.engine.trace import Trace
 from moiety.errors import ConfigError, InputError, MoietyError, NotDeployed, PlanError
 from moiety.mpc.rounds import Words
@@ -93,6 +97,10 @@ def identity_folder(directory: Directory, party: str | None = None) -> Path:
     return folders[found[0]]
 
 
+OWNERS_KEPT: Final = 128 << 20
+"""Bytes that an owner's process keeps for its next arrays: the pieces in which weights are encoded, and frames on their way."""
+
+
 class Federation:
     """Compute parties and the caller's identities. Close it, or use it as a context manager."""
 
@@ -112,28 +120,73 @@ class Federation:
         self._wrap = shaping(link)
         self._privates: list[Private] = []
         self._closed = False
+        self._suppliers: dict[str, list[Supplier]] = {}
+        ring.keep_freed(OWNERS_KEPT)
 
-    def deploy(self, model: Any, example_inputs: Any, *, name: str | None = None, public: Sequence[str] = (), **options: Any) -> "Private":
+    def deploy(
+        self,
+        model: Any,
+        example_inputs: Any,
+        *,
+        name: str | None = None,
+        public: Sequence[str] = (),
+        memory: int | str | None = None,
+        **options: Any,
+    ) -> "Private":
         """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
 
         ``example_inputs`` (a tensor, a tuple, or a dict of keyword arguments) are public: shapes and ranges follow from them.
         ``public`` names inputs that are no secret; ``options`` go to ``compile_model``. A model of the same name is replaced.
         Deploying the same weights again shares only what some party does not hold, for example since it was started anew.
+
+        ``memory``: what each party's process may take for this model, in bytes or as ``"6GiB"``. Weights that do not fit are not kept
+        there: as long as this federation is open, it streams them into every run. Raises LimitReached when that is not enough.
         """
         args, kwargs = _split(example_inputs)
         called = name or type(model).__name__.lower()
-        private = Private(self, called, _Source(model, args, kwargs, tuple(public), options))
+        limit = None if memory is None else in_bytes(memory)
+        private = Private(self, called, _Source(model, args, kwargs, tuple(public), options, limit))
         private.compile(args, kwargs, replace=True)
         self._privates.append(private)
         return private
 
-    def deploy_plans(self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False) -> tuple[str, ...]:
+    def deploy_plans(
+        self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False, memory: int | None = None
+    ) -> tuple[str, ...]:
         """Give the parties plans that were compiled before, and the weights that some party does not hold; returns their names.
 
-        Raises NameTaken when another model is deployed under the name, unless it is to ``replace`` that.
+        ``memory`` as for ``deploy``, in bytes. Raises NameTaken when another model is deployed under the name, unless it is to
+        ``replace`` that.
         """
+        if replace or any(supplier.weights is not weights for supplier in self._suppliers.get(name, ())):
+            self._end_supply(name)
+        for supplier in self._suppliers.get(name, ()):
+            supplier.ensure(self.deadlines.result_s)
+        apart = frozenset[str]() if memory is None else forecast.to_stream(plans, memory)
         with self._as(self._model_owner) as session:
-            return tuple(session.deploy(name, plans, weights, replace=replace))
+            shared, held = session.share(name, plans, weights, replace=replace, apart=apart)
+            self._supply(name, plans, weights, apart)
+            session.give(name, [plan for plan in plans if plan.hash not in held])
+        return tuple(shared)
+
+    def _supply(self, name: str, plans: Sequence[Plan], weights: Weights, apart: frozenset[str]) -> None:
+        """Stream what is read apart and is not streamed yet, in the order of these plans, too."""
+        suppliers = self._suppliers.setdefault(name, [])
+        known = {tensor.name for supplier in suppliers for tensor in supplier.tensors}
+        read = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
+        fresh = tuple(tensor for key, tensor in read.items() if key in apart - known)
+        if fresh:
+            suppliers.append(Supplier(lambda: self._as(self._model_owner), name, fresh, weights))
+        for plan in plans if suppliers else ():
+            order = program.layers(plan, program.drive(plan).order)
+            for supplier in suppliers:
+                supplier.serves(plan.hash, order)
+        for supplier in suppliers:
+            supplier.ensure(self.deadlines.result_s)
+
+    def _end_supply(self, name: str) -> None:
+        for supplier in self._suppliers.pop(name, ()):
+            supplier.stop()
 
     def holds(self, name: str, plans: Sequence[Plan], weights: Weights) -> bool:
         """Whether what the parties hold under the name is these plans and weights, or part of them."""
@@ -166,6 +219,8 @@ class Federation:
         self._closed = True
         for private in self._privates:
             private.close()
+        for name in list(self._suppliers):
+            self._end_supply(name)
         if self._started is not None:
             self._started.stop()
 
@@ -182,9 +237,18 @@ class Federation:
 class _Source:
     """The caller's own model, when it has one: what further shapes are compiled from."""
 
-    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], public: tuple[str, ...], options: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        public: tuple[str, ...],
+        options: Mapping[str, Any],
+        memory: int | None = None,
+    ) -> None:
         self.model, self.args, self.kwargs, self.public, self.options = model, args, dict(kwargs), public, options
         self.weights: dict[str, Any] = {}
+        self.memory = memory
         self.ranges: Any = None
 
 
@@ -257,7 +321,7 @@ class Private:
         """Share again what some party no longer holds; returns the names of those weights. Raises ConfigError for a client."""
         if self._source is None:
             raise ConfigError(f"only who deployed {self.name!r} can restore it; ask its owner to deploy it again")
-        return self._federation.deploy_plans(self.name, self.plans, self._source.weights)
+        return self._federation.deploy_plans(self.name, self.plans, self._source.weights, memory=self._source.memory)
 
     @property
     def weights(self) -> Weights:
@@ -313,7 +377,7 @@ class Private:
         source.weights.update(compiled.weights)
         source.ranges = compiled.ranges
         replace = replace and not self._federation.holds(self.name, [compiled.plan], compiled.weights)
-        self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace)
+        self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace, memory=source.memory)
         self.plans.append(compiled.plan)
         return compiled.plan
 

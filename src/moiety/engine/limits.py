@@ -6,13 +6,14 @@ they are each party's own: its copy of the file need not have the others' number
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Annotated, Final
 
 import msgspec
 
-from moiety.errors import LimitReached
+from moiety.errors import ConfigError, LimitReached
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -42,6 +43,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 MODEST: Final = Limits()
+
+
+UNITS: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "B": 1, "": 1}
+
+
+def in_bytes(size: int | str) -> int:
+    """Bytes of a size as people write it: ``6442450944``, ``"6GiB"``, ``"500 MB"``. Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    if match is None or match[2].upper() not in UNITS:
+        raise ConfigError(f"{size!r} is no size; write a number of bytes, or one with KiB, MiB, GiB, KB, MB or GB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
 
 
 class Memory:

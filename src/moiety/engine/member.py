@@ -11,7 +11,7 @@ from typing import Final
 from moiety import ring
 from moiety.engine import keys
 from moiety.engine.audit import AuditLog
-from moiety.engine.deploy import check_manifest, given, needed_bytes, receive_weights
+from moiety.engine.deploy import check_manifest, needed_bytes, receive_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Tally, Watcher
 from moiety.engine.limits import Limits, Memory
@@ -27,17 +27,20 @@ from moiety.engine.messages import (
     Holding,
     Keep,
     Run,
+    Supply,
     Timed,
     hear,
     hear_command,
     say,
 )
+from moiety.engine.pieces import given
 from moiety.engine.policy import accept_plan, check_opens_tokens
 from moiety.engine.quota import Quotas
 from moiety.engine.report import Report, packages, peak_memory_bytes
 from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
-from moiety.engine.store import Model, PartySources, Store, position_row
+from moiety.engine.store import Model, PartySources, Store, Stored, position_row
+from moiety.engine.supplied import WINDOW_BYTES, Supplied, delivered
 from moiety.engine.timeline import MOST_SPANS, SPAN_BYTES, Recorder, TracedExecution
 from moiety.engine.waves import Bound
 from moiety.errors import (
@@ -114,6 +117,8 @@ class Member:
                 if isinstance(command, Close):
                     return
                 self._answer(command)
+                if isinstance(command, Supply):
+                    return
         finally:
             self.states.close()
 
@@ -133,6 +138,8 @@ class Member:
                 self._tell(command)
             case Deploy():
                 self._deploy(command)
+            case Supply():
+                self._supply(command)
             case AddPlan():
                 self._add_plan(command)
             case Fetch():
@@ -202,6 +209,27 @@ class Member:
         self._record("deploy", command.model, weights=len(weights), bytes=size, replace=command.replace)
         house.log(f"{owner} shared {len(weights)} weights of {command.model!r}")
         self._say(Fine())
+
+    def _supply(self, command: Supply) -> None:
+        """Until the owner has enough of it; then the session is over."""
+        house, owner, tensors = self.house, self.session.owner, command.tensors
+        house.directory.allow("deploy", command.model, owner)
+        check_manifest(command)
+        self.session.claim_deploy(command.number)
+        with house.memory.held(WINDOW_BYTES, f"streaming weights of {command.model!r}"):
+            with house.store.deploying(command.model, house.limits.models):
+                supplied = Supplied(self.session, command, house.deadlines.wave_s)
+                self._say(Fine())
+                hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited="that all parties agree")
+                named = {t.name: Stored(t, supplied, sharing_of(self.session, command, t), owner) for t in tensors}
+                house.memory.settle(house.store.add_weights(command.model, named))
+            self._record("supply", command.model, weights=len(tensors))
+            house.log(f"{owner} streams {len(tensors)} weights of {command.model!r}")
+            try:
+                self._say(Fine())
+                supplied.serve(house.stopping.is_set)
+            finally:
+                house.store.drop(command.model, supplied)
 
     def _add_plan(self, command: AddPlan) -> None:
         house, owner = self.house, self.session.owner
@@ -288,7 +316,10 @@ class Member:
         wait_s, watcher = house.deadlines.wave_s, house.watcher
         made = Execution if recorder is None else functools.partial(TracedExecution, recorder=recorder)
         run = made(bound, session.send, session.receive, draws, wait_s=wait_s, watcher=watcher, tally=tally)
-        results = run.run(PartySources(bound, command.model, model, states, command.position))
+        asked = keys.digest("moiety pass", session.id, command.number)
+        with delivered(bound, model, asked, session.watch.look, house.deadlines.result_s) as deliveries:
+            results = run.run(PartySources(bound, command.model, model, states, command.position, deliveries))
+            tally.streamed = sum(delivery.nbytes for delivery in set(deliveries.values()))
         states.write(command.model, bound.plan, command.position or 0, results)
         alone = house.served == {session.owner}
         taken = (peak_memory_bytes(), time.process_time() - self._cpu_s) if alone else (0, 0.0)
@@ -347,6 +378,7 @@ def make_report(
         weight_bytes=weight_bytes,
         state_bytes=state_bytes,
         cpu_s=cpu_s,
+        streamed_bytes=tally.streamed,
         kernels=ring.features(),
         packages=packages(),
     )

@@ -99,6 +99,29 @@ class Deploy(Message, frozen=True):
     key_e: bytes = b""
 
 
+class Supply(Message, frozen=True):
+    """Owner: while this session lasts I stream these weights into every run that reads them; masks as for ``Deploy``."""
+
+    model: Text
+    number: Number
+    tensors: tuple[Tensor, ...]
+    key_d: bytes = b""
+    key_e: bytes = b""
+
+
+class Want(Message, frozen=True):
+    """P1 and P2: a run begins here that reads the weights of this session, in the order of that plan."""
+
+    run: Digest
+    plan: PlanHash
+
+
+class Pass(Message, frozen=True):
+    """Owner: the weights for that run follow."""
+
+    run: Digest
+
+
 class Keep(Message, frozen=True):
     """Owner: all three parties have these weights; from now on they count. Each has its seal, in the order of the manifest."""
 
@@ -159,7 +182,7 @@ class Close(Message, frozen=True):
     """Owner: the session ends in good order."""
 
 
-Command = Ask | Deploy | AddPlan | Fetch | Run | Close
+Command = Ask | Deploy | Supply | AddPlan | Fetch | Run | Close
 M = TypeVar("M")
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
@@ -174,6 +197,12 @@ def hear_command(link: Link, deadline_s: float) -> Command:
     """The owner's next command. Raises as ``hear``."""
     command: Command = hear(link, Command, deadline_s=deadline_s, awaited="the owner's next command")  # type: ignore[arg-type]
     return command
+
+
+def hear_pass(link: Link, deadline_s: float) -> Pass | Close:
+    """What an owner says who streams weights. Raises as ``hear``."""
+    said: Pass | Close = hear(link, Pass | Close, deadline_s=deadline_s, awaited="weights for a run")  # type: ignore[arg-type]
+    return said
 
 
 def hear(link: Link, wanted: type[M], *, deadline_s: float, awaited: str) -> M:

@@ -4,17 +4,35 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from moiety.compile.plan import Plan
 from moiety.engine import keys, seals
-from moiety.engine.deploy import Weights, floats, send_weights, sharing_of
+from moiety.engine.deploy import Weights, send_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
 from moiety.engine.member import make_report, wire_bytes
-from moiety.engine.messages import PLAN_LIMIT, AddPlan, Ask, Close, Deploy, Done, Fetch, Fine, Holding, Keep, Run, Tensor, Timed, hear, say
+from moiety.engine.messages import (
+    PLAN_LIMIT,
+    AddPlan,
+    Ask,
+    Close,
+    Deploy,
+    Done,
+    Fetch,
+    Fine,
+    Holding,
+    Keep,
+    Run,
+    Supply,
+    Tensor,
+    Timed,
+    hear,
+    say,
+)
+from moiety.engine.pieces import Masks, floats
 from moiety.engine.policy import accept_plan, check_plan
 from moiety.engine.report import RunReport, RunResult, Timeline, peak_memory_bytes
 from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
@@ -80,7 +98,7 @@ class OwnerSession:
         return _common(self._holdings(model))
 
     def _holdings(self, model: str) -> list[Holding]:
-        with self._guarded():
+        with self.guarded():
             self._tell_all(lambda role: Ask(model))
             return [self._hear(role, Holding, f"what it holds of {model!r}") for role in PARTIES]
 
@@ -99,21 +117,32 @@ class OwnerSession:
         comes. ``replace`` all that was held under the model's name, or add to it: what its owner shared there before must be the same.
         Raises NameTaken where it is not.
         """
+        shared, held = self.share(model, plans, weights, replace=replace)
+        self.give(model, [plan for plan in plans if plan.hash not in held])
+        return shared
+
+    def share(
+        self, model: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False, apart: Collection[str] = ()
+    ) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """The first half of ``deploy``, but for the weights named in ``apart``. Returns also the hashes of plans that all hold."""
         held = Holding({}, ()) if replace else self.holding(model)
         if other := seals.difference(held, plans, weights, self._secret()):
             raise NameTaken(
                 f"another model is deployed as {model!r}: {other}. Replace it (--replace, or replace=True in Python), or take another name"
             )
         wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
-        fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights)
+        fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights and name not in apart)
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
             raise InputError(f"the plans read the weight {missing[0]!r}, which was neither given nor shared before; give it")
-        with self._guarded():
+        with self.guarded():
             shared = self._share(model, fresh, weights, replace) if fresh or replace else {}
+        return shared, held.plans
+
+    def give(self, model: str, plans: Sequence[Plan]) -> None:
+        """Give the parties plans whose weights they have."""
+        with self.guarded():
             for plan in plans:
-                if plan.hash not in held.plans:
-                    self._add(model, plan)
-        return shared
+                self._add(model, plan)
 
     def _share(self, model: str, tensors: tuple[Tensor, ...], weights: Weights, replace: bool) -> dict[str, bytes]:
         self._deployments += 1
@@ -131,6 +160,21 @@ class OwnerSession:
 
     def _secret(self) -> bytes:
         return self.identity.secret(seals.PURPOSE)
+
+    def supply(self, model: str, tensors: tuple[Tensor, ...]) -> tuple[Supply, Masks]:
+        """Announce weights that are streamed into every run while this session lasts, which from now on is for that alone.
+
+        Returns what the parties agreed on, and the masks.
+        """
+        self._deployments += 1
+        streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
+        message = Supply(model, self._deployments, tensors)
+        with self.guarded():
+            self._tell_all(lambda role: Supply(model, self._deployments, tensors, **_given(role, streams)))
+            self._all_fine("that it agrees to the weights")
+            self._tell_all(lambda role: Keep())
+            self._all_fine("that it awaits the weights")
+        return message, Masks(streams, self.session.id, message.number)
 
     def _add(self, model: str, plan: Plan) -> None:
         data = plan.encode()
@@ -155,7 +199,7 @@ class OwnerSession:
                 "so let the model's owner deploy it again"
             )
         for wanted in plans:
-            with self._guarded():
+            with self.guarded():
                 say(self._link(Role.P1), Fetch(model, wanted))
                 data = self._link(Role.P1).receive_message(
                     Kind.CONTROL, deadline_s=self.deadlines.result_s, awaited="a plan", limit_bytes=PLAN_LIMIT
@@ -182,7 +226,7 @@ class OwnerSession:
         check_inputs(plan, inputs, position)
         self._runs += 1
         streams = {Key.D: os.urandom(32), Key.E: os.urandom(32)}
-        with self._guarded():
+        with self.guarded():
             wire = wire_bytes(self.session)
             self._tell_all(lambda role: Run(self._runs, model, bound.hash, position, trace=trace, **_given(role, streams)))
             held = keys.run_keys(Role.CLIENT, {}, streams, self.session.id, self._runs, bound.hash)
@@ -238,7 +282,7 @@ class OwnerSession:
             self._hear(role, Fine, awaited)
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def guarded(self) -> Iterator[None]:
         """Any error ends the session at everybody, and is raised as the error of whoever met it first."""
         if self.closed:
             raise ChannelError("this session is over; open a new one")

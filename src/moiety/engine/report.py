@@ -38,6 +38,8 @@ class Report(msgspec.Struct, frozen=True):
     """Of this session's caches."""
     cpu_s: float = 0.0
     """Processor time of all threads of the process, what was dealt ahead of the run included; 0 where the peak memory is."""
+    streamed_bytes: int = 0
+    """Of weights that their owner streamed to this member for this run."""
     kernels: dict[str, str] = {}
     packages: tuple[str, ...] = ()
     """Packages beyond the standard library that the process has loaded: a compute party needs no torch, and shows it."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from moiety import ring
 from moiety.compile.plan import Plan
-from moiety.engine.deploy import Weights, floats
+from moiety.engine.deploy import Weights
 from moiety.engine.messages import Holding
+from moiety.engine.pieces import floats
 
 PURPOSE: Final = b"moiety seals of weights"
 """Of the owner's secret."""
@@ -23,9 +24,12 @@ FRACTION: Final = re.compile(r"@\d+(?=[^@]*$)")
 
 
 def content(source: Any) -> bytes:
-    """A digest of a weight: its shape and numbers. ``source`` as in ``Weights``."""
-    array = np.ascontiguousarray(floats(source() if callable(source) else source))
-    return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).digest()
+    """A digest of a weight: its shape and numbers, in the order in which they lie. ``source`` as in ``Weights``."""
+    array = floats(source() if callable(source) else source)
+    out = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
+    turned = array.ndim == 2 and array.flags.f_contiguous
+    out.update(np.ascontiguousarray(array.T if turned else array).reshape(-1).view(np.uint8).data)
+    return out.digest()
 
 
 def seal(secret: bytes, sharing: bytes, digest: bytes) -> bytes:

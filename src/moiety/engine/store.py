@@ -4,24 +4,29 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from moiety.compile import program
 from moiety.compile.plan import Plan
 from moiety.engine import keys
 from moiety.engine.messages import Tensor
 from moiety.engine.states import States
 from moiety.engine.waves import Bound
 from moiety.errors import InputError, LimitReached, NotDeployed, PlanMismatch, PolicyRefused
-from moiety.mpc.rep3 import Weight
+from moiety.mpc.rep3 import Streamed, Weight
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
+
+if TYPE_CHECKING:
+    from moiety.engine.supplied import Delivery, Supplied
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A weight as this party holds it. ``sharing`` says under which masks, so that parties never mix two sharings."""
+    """A weight as this party holds it, or who streams it. ``sharing`` says under which masks, so that parties never mix two sharings."""
 
     tensor: Tensor
-    value: Weight | Share
+    value: "Weight | Share | Supplied"
     sharing: bytes
     owner: str
     seal: bytes = b""
@@ -30,7 +35,7 @@ class Stored:
     @property
     def nbytes(self) -> int:
         value = self.value
-        parts = (value.masked, value.mask, value.additive) if isinstance(value, Weight) else (value.masked, value.mask)
+        parts = (value.masked, value.mask) if isinstance(value, Weight | Share) else ()
         return sum(part.nbytes for part in parts if part is not None)
 
 
@@ -49,7 +54,10 @@ class Model:
         for wanted in plan.weights:
             held = self.weights.get(wanted.name)
             if held is None:
-                raise NotDeployed(f"the plan reads the weight {wanted.name!r}, which was not shared here; deploy the model again")
+                raise NotDeployed(
+                    f"the plan reads the weight {wanted.name!r}, which was not shared here, or is streamed by its owner, who has left; "
+                    "deploy the model again"
+                )
             if (held.tensor.shape, held.tensor.fraction, held.tensor.packed) != (wanted.shape, wanted.fraction, wanted.packed):
                 raise PlanMismatch(
                     f"the weight {wanted.name!r} was shared in another shape or precision than the plan reads; "
@@ -66,6 +74,12 @@ class Model:
     def weight_bytes(self, plan: Plan) -> int:
         """Memory of the weights that a plan reads."""
         return sum(self.weights[name].nbytes for name in {wanted.name for wanted in plan.weights})
+
+    def check_streamed(self, plan: Plan) -> None:
+        """Raises PlanMismatch when what is streamed is read by anything but linear layers."""
+        for wanted in {wanted.name for wanted in plan.weights} - program.streamable(plan):
+            if not isinstance(self.weights[wanted].value, Weight | Share):
+                raise PlanMismatch(f"the weight {wanted!r} is streamed, but not only linear layers read it; share it once")
 
     def check_owner(self, names: Iterable[str], owner: str) -> None:
         """Raises PolicyRefused when one of these weights is somebody else's: a plan may open whatever it reads."""
@@ -121,6 +135,16 @@ class Store:
             self._models[name] = Model({**model.weights, **weights}, model.plans, model.generation)
             return self._models[name].nbytes - before.nbytes
 
+    def drop(self, name: str, supplied: "Supplied") -> None:
+        """Forget weights that are streamed no longer."""
+        with self._turn:
+            model = self._models.get(name, Model())
+            left = {weight: stored for weight, stored in model.weights.items() if stored.value is not supplied}
+            if left or model.plans:
+                self._models[name] = Model(left, model.plans, model.generation)
+            else:
+                self._models.pop(name, None)
+
     def add_plan(self, name: str, bound: Bound, owner: str) -> int:
         """Add a plan of ``owner``, returns by how many bytes the model grew.
 
@@ -130,6 +154,7 @@ class Store:
             model = self._models.get(name, Model())
             model.sharing(bound.plan)
             model.check_owner((wanted.name for wanted in bound.plan.weights), owner)
+            model.check_streamed(bound.plan)
             grown = 0 if bound.hash in model.plans else bound.nbytes
             self._models[name] = Model(model.weights, {**model.plans, bound.hash: bound}, model.generation)
             return grown
@@ -165,15 +190,19 @@ def position_row(plan: Plan, position: int | None) -> int:
 class PartySources(Constants):
     """What a plan reads at a compute party."""
 
-    def __init__(self, bound: Bound, model_name: str, model: Model, states: States, position: int | None) -> None:
+    def __init__(
+        self, bound: Bound, model_name: str, model: Model, states: States, position: int | None, deliveries: "Mapping[str, Delivery]"
+    ) -> None:
         super().__init__(bound, position)
-        self._name, self._model, self._states = model_name, model, states
+        self._name, self._model, self._states, self._deliveries = model_name, model, states, deliveries
 
     def input(self, index: int) -> Words | None:
         return None
 
-    def weight(self, index: int) -> Weight | Share:
-        return self._model.weights[self._bound.plan.weights[index].name].value
+    def weight(self, index: int) -> Weight | Share | Streamed:
+        name = self._bound.plan.weights[index].name
+        value = self._model.weights[name].value
+        return value if isinstance(value, Weight | Share) else self._deliveries[name].weight(name)
 
     def state(self, index: int) -> Share:
         return self._states.read(self._name, self._bound.plan.states[index])

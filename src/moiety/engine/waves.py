@@ -67,6 +67,8 @@ class Bound:
     """How many rows of every state a run writes; 0 where it only reads."""
     run_bytes: int
     """The most that one run takes here, weights and caches not included."""
+    layers: tuple[str, ...]
+    """The weights of linear layers in the order in which a run reads them."""
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +94,18 @@ def bind(plan: Plan, role: Role, found: program.Driven) -> Bound:
     tail = last is not None and not last.spoken and all(sender is Role.P0 for sender, _ in last.links)
     constants = tuple(np.frombuffer(c.data, "<u8").reshape(c.shape) for c in plan.constants)
     rows = tuple(found.kept[s.write].shape[s.axis] if s.write >= 0 else 0 for s in plan.states)
-    return Bound(plan, plan.hash, role, entries, len(costs.waves) - tail, costs.rounds, constants, rows, run_bytes(found, role))
+    return Bound(
+        plan,
+        plan.hash,
+        role,
+        entries,
+        len(costs.waves) - tail,
+        costs.rounds,
+        constants,
+        rows,
+        run_bytes(found, role),
+        program.layers(plan, found.order),
+    )
 
 
 def step_label(plan: Plan, i: int) -> str:

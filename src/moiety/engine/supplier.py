@@ -1,0 +1,139 @@
+"""The owner's side of weights that parties do not keep: stream them into every run that asks for them.
+
+A thread serves one session with the three parties. If that fails it opens another one, under fresh keys: a run that was
+reading is lost, the next one is not. What is streamed a second time under the same masks has to be the same: the owner keeps a tag
+of every piece, and stops before it sends another content.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from moiety.engine.deploy import Weights
+from moiety.engine.messages import Pass, Supply, Tensor, Want, hear, say
+from moiety.engine.owner import OwnerSession
+from moiety.engine.pieces import Masks, Matrix, Tags, pieces
+from moiety.errors import DeadlineExceeded, InputError, MoietyError
+from moiety.mpc.rounds import Role
+from moiety.net import Kind
+
+LOOK_S: Final = 0.1
+AGAIN_S: Final = (0.0, 0.2, 1.0, 5.0, 20.0)
+"""Pauses before it tries again, while it fails without having served anybody."""
+
+
+class Supplier:
+    """Streams ``tensors`` from ``weights`` until it is stopped. ``opened`` makes a session as the model's owner."""
+
+    def __init__(self, opened: Callable[[], OwnerSession], model: str, tensors: tuple[Tensor, ...], weights: Weights) -> None:
+        self.model, self.tensors, self._opened, self.weights = model, tensors, opened, weights
+        self.passes = 0
+        self._orders: dict[str, tuple[str, ...]] = {}
+        self._names = {tensor.name: i for i, tensor in enumerate(tensors)}
+        self._changed = threading.Condition()
+        self._ready, self._stopping = False, threading.Event()
+        self._failure: MoietyError | None = None
+        self._thread: threading.Thread | None = None
+
+    def serves(self, plan: str, order: tuple[str, ...]) -> None:
+        """The plan with this hash reads weights in this order."""
+        self._orders[plan] = tuple(name for name in order if name in self._names)
+
+    def ensure(self, seconds: float) -> None:
+        """Start it if it does not run; return when the parties know it. Raises what keeps it from that, or DeadlineExceeded."""
+        with self._changed:
+            if self._thread is None or not self._thread.is_alive():
+                self._failure = None
+                self._thread = threading.Thread(target=self._run, name=f"moiety-supply-{self.model}", daemon=True)
+                self._thread.start()
+            self._changed.wait_for(lambda: self._ready or self._failure is not None, seconds)
+            if self._failure is not None:
+                raise type(self._failure)(str(self._failure))
+            if not self._ready:
+                raise DeadlineExceeded(f"the parties did not accept the weights of {self.model!r} within {seconds:.3g} s")
+
+    def stop(self) -> None:
+        """End it, in good order if it is idle. May be called twice; never raises."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        failed = 0
+        while not self._stopping.is_set():
+            before = self.passes
+            try:
+                self._serve()
+            except MoietyError as error:
+                failed = 0 if self.passes > before else failed + 1
+                if not error.transient or failed >= len(AGAIN_S):
+                    self._settle(False, error)
+                    return
+                self._settle(False)
+                self._stopping.wait(AGAIN_S[failed])
+
+    def _settle(self, ready: bool, failure: MoietyError | None = None) -> None:
+        with self._changed:
+            self._ready, self._failure = ready, failure
+            self._changed.notify_all()
+
+    def _serve(self) -> None:
+        with self._opened() as session:
+            message, masks = session.supply(self.model, self.tensors)
+            self._settle(True)
+            feed = _Feed(session, message, masks, self.weights)
+            with session.guarded():
+                try:
+                    while (want := feed.wanted(self._stopping.is_set)) is not None:
+                        feed.stream(want, [self._names[name] for name in self._order(want.plan)])
+                        self.passes += 1
+                except InputError as error:
+                    session.session.abort(error.code, str(error))  # whose run it is can do nothing about it, but should know
+                    raise
+
+    def _order(self, plan: str) -> tuple[str, ...]:
+        if plan not in self._orders:
+            raise InputError(f"a run of the plan {plan[:12]} asks for weights of {self.model!r}, which was deployed elsewhere since")
+        return self._orders[plan]
+
+
+class _Feed:
+    """What is streamed in one session."""
+
+    def __init__(self, session: OwnerSession, message: Supply, masks: Masks, weights: Weights) -> None:
+        self._session, self._message, self._masks, self._weights = session, message, masks, weights
+        self._links = [session.session.send[role] for role in (Role.P1, Role.P2)]
+        self._tags, self._sent = Tags(os.urandom(16)), dict[tuple[int, int], bytes]()
+        self._waiting: set[bytes] = set()
+
+    def wanted(self, stopping: Callable[[], bool]) -> Want | None:
+        """The next run that both P1 and P2 ask for; None when it is time to stop."""
+        while not stopping():
+            try:
+                want = hear(self._links[0], Want, deadline_s=LOOK_S, awaited="a run that reads weights")
+            except DeadlineExceeded:
+                continue
+            deadline = time.monotonic() + self._session.deadlines.result_s
+            while want.run not in self._waiting:
+                left = max(0.0, deadline - time.monotonic())
+                self._waiting.add(hear(self._links[1], Want, deadline_s=left, awaited="that it reads weights, too").run)
+            self._waiting.discard(want.run)
+            return want
+        return None
+
+    def stream(self, want: Want, order: list[int]) -> None:
+        """All weights of one run, as fast as its parties take them."""
+        for link in self._links:
+            say(link, Pass(want.run))
+        for index in order:
+            tensor = self._message.tensors[index]
+            matrix = Matrix(tensor, self._weights[tensor.name])
+            for piece in pieces(tensor):
+                words = matrix.masked(piece, self._masks.parts(index, piece))
+                tag = self._tags.tag(index, piece, words)
+                if self._sent.setdefault((index, piece.number), tag) != tag:
+                    raise InputError(f"the weight {tensor.name!r} has changed since it was first streamed; deploy the model again")
+                for link in self._links:
+                    link.send(Kind.INPUT, [words.data], wave=index, layout=piece.number)
