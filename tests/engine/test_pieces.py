@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moiety import ring
-from moiety.compile.builder import Later
+from moiety.compile.later import Later
 from moiety.engine.messages import Tensor
 from moiety.engine.pieces import PIECE_WORDS, Masks, Matrix, Piece, Tags, held_shape, pieces, words_of
 from moiety.errors import InputError

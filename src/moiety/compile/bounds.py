@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from moiety.compile.later import Later, made
 from moiety.compile.plan import Node, Plan
 
 SAFE: float = 1.0001
@@ -58,7 +59,7 @@ class Bounds(NamedTuple):
 def find(
     plan: Plan,
     shapes: Sequence[tuple[int, ...]],
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor | Later],
     drops: Mapping[int, int],
     claims: Mapping[int, Claim],
     slacks: Mapping[int, int],
@@ -69,7 +70,7 @@ def find(
 
 class _Finder:
     def __init__(
-        self, plan: Plan, shapes: Sequence[tuple[int, ...]], tensors: Mapping[str, torch.Tensor], drops: Mapping[int, int]
+        self, plan: Plan, shapes: Sequence[tuple[int, ...]], tensors: Mapping[str, torch.Tensor | Later], drops: Mapping[int, int]
     ) -> None:
         self.plan, self.shapes, self.tensors, self.drops = plan, shapes, tensors, drops
         self.found: list[Bound] = []
@@ -113,7 +114,7 @@ class _Finder:
         if source.op != "weight":
             return None
         weight = self.plan.weights[source.params["index"]]
-        return self.tensors[weight.name].detach(), 2.0**weight.fraction
+        return made(self.tensors[weight.name]).detach(), 2.0**weight.fraction
 
 
 def _meet(a: Bound, b: Bound) -> Bound:
@@ -145,7 +146,7 @@ def _weight(finder: _Finder, node: Node, i: int) -> Bound:
     weight = finder.plan.weights[node.params["index"]]
     if weight.packed:
         return UNKNOWN
-    held, scale = finder.tensors[weight.name].detach(), 2.0**weight.fraction
+    held, scale = made(finder.tensors[weight.name]).detach(), 2.0**weight.fraction
     if not held.numel():
         return NOTHING
     rows = held.reshape(-1, held.shape[-1]) if held.ndim else held.reshape(1, 1)

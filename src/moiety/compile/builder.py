@@ -13,6 +13,7 @@ from moiety.compile import tables
 from moiety.compile.bounds import Claim
 from moiety.compile.calibrate import Range, Ranges
 from moiety.compile.choose import Form, compared
+from moiety.compile.later import Later
 from moiety.compile.passes import Truncation
 from moiety.compile.plan import Choice, Constant, Input, Lookup, Node, Output, State, Weight
 from moiety.errors import BudgetExceeded, PlanError
@@ -73,31 +74,6 @@ class Public:
 
     value: Any
     rows: tuple[Any, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A large tensor of the owner that is made whenever somebody needs it: ``gain[:, None] * tensor``, at single precision at least."""
-
-    gain: torch.Tensor
-    tensor: torch.Tensor
-
-    def __call__(self) -> torch.Tensor:
-        return self.gain.to(torch.promote_types(self.gain.dtype, torch.float32))[:, None] * self.tensor
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the tensor."""
-        return self.tensor.shape
-
-    def numel(self) -> int:
-        """Of the tensor."""
-        return self.tensor.numel()
-
-
-def made(tensor: "torch.Tensor | Later") -> torch.Tensor:
-    """The tensor itself."""
-    return tensor() if isinstance(tensor, Later) else tensor
 
 
 @dataclass(frozen=True, slots=True)

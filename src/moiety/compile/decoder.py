@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from transformers.cache_utils import Cache
 
-from moiety.compile.builder import Later, Options
+from moiety.compile.builder import Options
 from moiety.compile.calibrate import Range, Ranges, calibrate, calibrate_each, join, sites
 from moiety.compile.capture import Captured, capture
+from moiety.compile.later import Later
 from moiety.compile.lower import RULES
 from moiety.compile.model import Draft
 from moiety.compile.plan import Plan

@@ -29,9 +29,10 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     rules_shape,
     rules_top,
 )
-from moiety.compile.builder import Builder, Later, Options
+from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
+from moiety.compile.later import Later
 from moiety.compile.lower import RULES, Lowering
 from moiety.compile.plan import Plan
 from moiety.compile.signature import fingerprint

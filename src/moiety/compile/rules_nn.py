@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import LARGE, ROOM, Builder, Index, Later, Layer, Owned, Public, Secret, made
+from moiety.compile.builder import LARGE, ROOM, Builder, Index, Layer, Owned, Public, Secret
 from moiety.compile.known import described, known, reach
+from moiety.compile.later import Later, made
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, room_in_sum, scaled, times_owned
 from moiety.compile.rules_shape import as_secret, one_hot_input

@@ -7,6 +7,7 @@ what came (GMAC under a key that only they have): the words are chosen by somebo
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -134,9 +135,8 @@ def floats(tensor: Any) -> "np.ndarray[Any, Any]":
 def _bits(tensor: Any) -> "np.ndarray[Any, Any]":
     """As ``floats``, but bfloat16 as its bits (uint16), without a copy; integers of that type become wider."""
     if str(getattr(tensor, "dtype", "")) == "torch.bfloat16":
-        import torch  # who has such a tensor has it loaded
-
-        return np.asarray(tensor.detach().cpu().view(torch.uint16).numpy())
+        words: Any = sys.modules["torch"].uint16  # who has such a tensor has it loaded; a party has neither
+        return np.asarray(tensor.detach().cpu().view(words).numpy())
     array = floats(tensor)
     return array.astype(np.int64) if array.dtype == np.uint16 else array
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import torch
 
-from moiety.compile.builder import Later, Options
+from moiety.compile.builder import Options
+from moiety.compile.later import Later
 from moiety.compile.model import compile_model
 from moiety.compile.plan import Plan
 
