@@ -15,13 +15,15 @@ from moiety.engine.deploy import Weights
 from moiety.engine.messages import Pass, Supply, Tensor, Want, hear, say
 from moiety.engine.owner import OwnerSession
 from moiety.engine.pieces import Masks, Matrix, Tags, pieces
-from moiety.errors import DeadlineExceeded, InputError, MoietyError
+from moiety.errors import DeadlineExceeded, InputError, LimitReached, MoietyError, PeerAborted
 from moiety.mpc.rounds import Role
 from moiety.net import Kind
 
 LOOK_S: Final = 0.1
 AGAIN_S: Final = (0.0, 0.2, 1.0, 5.0, 20.0)
 """Pauses before it tries again, while it fails without having served anybody."""
+PASSING: Final = (PeerAborted, LimitReached)
+"""What a party may say while it is still busy with the end of the session before."""
 
 
 class Supplier:
@@ -68,7 +70,7 @@ class Supplier:
                 self._serve()
             except MoietyError as error:
                 failed = 0 if self.passes > before else failed + 1
-                if not error.transient or failed >= len(AGAIN_S):
+                if not (error.transient or isinstance(error, PASSING)) or failed >= len(AGAIN_S):
                     self._settle(False, error)
                     return
                 self._settle(False)
