@@ -48,7 +48,9 @@ def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int,
     top = min(ROOM, max(2, math.ceil(math.log2(high / x.unit))))
     least = max(0, min(top - 2, math.floor(math.log2(low / x.unit))))
     node = b.emit("puma_rsqrt", x.node, low=least, high=top)
-    return Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
+    found = Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
+    # far below the polynomial's error, and what is multiplied by it keeps its own bits
+    return b.rescaled(found, min(found.fraction, 20 + math.ceil(math.log2(high / x.factor) / 2)))
 
 
 def _lean(b: Builder, x: Secret, low: float, high: float, fraction: int, wanted: Wanted, bound: float) -> Secret | None:
