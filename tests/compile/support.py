@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree
 
 from moiety.compile import signature
 from moiety.compile.model import Compiled, compile_model
@@ -88,6 +89,14 @@ class Case:
     def error(self, *args: Any, **kwargs: Any) -> float:
         """Largest absolute error of a single output."""
         return float((self.run(*args, **kwargs) - self.expected(*args, **kwargs)).abs().max())
+
+    def of_stated(self, *args: Any, **kwargs: Any) -> list[float]:
+        """Largest error of every output as a share of the one that the plan states."""
+        found, wanted = self.run(*args, **kwargs), self.expected(*args, **kwargs)
+        if isinstance(found, signature.Outputs):
+            found, wanted = list(found.values()), [wanted[name] for name in found]
+        pairs = zip(*map(_pytree.tree_leaves, (found, wanted)), self.plan.outputs, strict=True)
+        return [float((one - other).abs().max()) / output.error for one, other, output in pairs if output.error is not None]
 
 
 def compiled(model: torch.nn.Module | Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Case:

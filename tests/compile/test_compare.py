@@ -40,6 +40,9 @@ def test_every_operation_of_a_sound_plan_stays_within_its_error() -> None:
     found = compare(drafted(check_ranges=True))
     assert found.first == -1
     assert found.out_of_range is False
+    [answer] = found.answers
+    assert found.ok
+    assert 0 < answer.private_error < answer.stated
     assert worst(found) < 0.9
     operations = [row.operation.removeprefix("aten.").split(".")[0] for row in found.rows]
     assert {"linear", "gelu", "layer_norm", "scaled_dot_product_attention", "add"} <= set(operations)
@@ -77,6 +80,8 @@ def test_a_defective_operation_is_found(monkeypatch) -> None:
     found = compare(drafted(link="1us,1Mbit"))  # where squares are a step of their own
     assert found.rows[found.first].operation == "aten.layer_norm.default"
     assert found.rows[found.first].module == "norm"
+    assert not found.answers[0].ok
+    assert not found.ok
 
 
 def test_without_masks_the_roles_hold_the_integers_themselves() -> None:

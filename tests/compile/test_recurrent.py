@@ -2,8 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
+from moiety.compile import recurrent
+from moiety.compile.capture import evaluate
+from moiety.compile.model import draft
+from moiety.compile.noise import leaves
 from moiety.errors import UnsupportedOp
 
 from .support import compiled
@@ -41,6 +45,22 @@ def errors(case) -> list[float]:
 def test_layers(layer: nn.Module) -> None:
     case = compiled(Whole(layer), 2 * torch.randn(4, 3, 6))
     assert max(errors(case)) < 2e-3
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_step_by_step_a_layer_is_what_torch_makes_of_it(layer: nn.Module) -> None:
+    """Calibration and the forecast of errors look inside."""
+    made = draft(Whole(layer), (torch.randn(4, 3, 6),), calibration=())
+
+    def applied(node, values):
+        if node.target not in recurrent.STEPS:
+            return evaluate(node, values)
+        step, given = recurrent.STEPS[node.target], fx.map_arg(node.args, lambda n: values[n])
+        return recurrent.evaluate(step, *given, found={})
+
+    with torch.no_grad():
+        found, wanted = (leaves(made.captured, made.inputs, applied=way) for way in (applied, evaluate))
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])

@@ -90,6 +90,7 @@ class Pyramid(nn.Module):
 
 
 def share_of_error(case: Case, x: torch.Tensor) -> float:
+    assert max(case.of_stated(x)) < 1, "beyond what the plan states"
     return case.error(x) / float(case.expected(x).std())
 
 
@@ -120,3 +121,4 @@ def test_a_vision_transformer() -> None:
     case = compiled(model, kwargs={"pixel_values": x}, calibration=())
     found, wanted = case.run().logits, case.expected().logits
     assert (found - wanted).abs().max() / wanted.std() < SHARE
+    assert max(case.of_stated(pixel_values=torch.randn(1, 3, 32, 32))) < 1

@@ -86,21 +86,16 @@ class Source:
         shown: Any = reveal
         found: list[Ranges] = []
 
-        def measured() -> "Ranges":
+        def drafted(make: "Callable[..., Draft]", size: int) -> "Draft":
+            public = self.sequences(LENGTH)
             if not found:
-                found.append(decoder.measure(self.model, self.sequences(LENGTH), ranges))
-            return found[0]
+                found.append(decoder.measure(self.model, public, ranges))
+            return make(self.model, size, found[0], options, shown, public)
 
         for length in sorted(set(lengths)):
-            yield (
-                f"prompt of {length} tokens",
-                lambda length=length: decoder.draft_prefill(self.model, length, measured(), options, shown),  # type: ignore[misc]
-            )
+            yield f"prompt of {length} tokens", lambda length=length: drafted(decoder.draft_prefill, length)  # type: ignore[misc]
         for bucket in range(decoder.BUCKET, context + decoder.BUCKET, decoder.BUCKET):
-            yield (
-                f"a token, cache up to {bucket}",
-                lambda bucket=bucket: decoder.draft_step(self.model, bucket, measured(), options, shown),  # type: ignore[misc]
-            )
+            yield f"a token, cache up to {bucket}", lambda bucket=bucket: drafted(decoder.draft_step, bucket)  # type: ignore[misc]
 
     def _encoder(self, lengths: Sequence[int], ranges: Any, options: "Options") -> "Iterator[tuple[str, Callable[[], Draft]]]":
         from moiety.compile.model import draft

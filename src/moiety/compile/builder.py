@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -147,6 +147,14 @@ class Masked:
 Value = Public | Owned | Index | Secret | Square | Layer | Masked | tuple[Any, ...]
 
 
+class Rounding(NamedTuple):
+    """A value that is rounded: its node, that of the result, and the result's real unit, before a pending gain."""
+
+    node: int
+    result: int
+    unit: float
+
+
 class Builder:
     """Collects nodes, constants and weights; every method emits the least that yields what its name says."""
 
@@ -168,6 +176,7 @@ class Builder:
         self.truncations: dict[int, Truncation] = {}
         self.claims: dict[int, Claim] = {}
         self.slacks: dict[int, int] = {}
+        self.roundings: list[Rounding] = []
         self.disclosed: list[str] = []
         self.module = ""
         self._known: dict[tuple[Any, ...], int] = {}
@@ -233,6 +242,7 @@ class Builder:
             reach = f"{x.bound:.3g} at {x.fraction} fraction bits"
             raise BudgetExceeded(f"a value of {self.module} may reach {reach}, too much for the ring; use fewer fraction bits")
         node = self.emit("rescale", x.node, fraction=fraction)
+        self.roundings.append(Rounding(x.node, node, abs(x.factor) * 2.0**-fraction))
         self.truncations[node] = Truncation(x.fraction - fraction, math.prod(x.shape) * 2.0 ** (x.bits - 64))
         return replace(x, node=node, fraction=fraction)
 
@@ -342,7 +352,7 @@ class Builder:
         x = self.in_units(x, low, high)
         choice = tables.choose(f, tables.Span(low, high, x.unit), fraction, wanted)
         self.check(x, low, high, choice.levels[0].window.cell * x.unit)
-        self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error))
+        self.lookups.append(Lookup(self.module, f.__name__, low, high, choice.error, wanted.floor is not None))
         levels = [self.constant(level.table.coefficients) for level in choice.levels]
         windows = tuple(int(v) for level in choice.levels for v in level.window)
         node = self.emit("table", x.node, *levels, windows=windows, fraction=fraction)

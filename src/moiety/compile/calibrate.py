@@ -82,10 +82,10 @@ def evaluate_all(captured: Captured, inputs: Sequence[Any]) -> Iterable[tuple[fx
     """Every node with its value in float, in order; with a name (``|scores``), the range of something within an operation instead."""
     given = dict(zip(captured.inputs, inputs, strict=True))
     values: dict[fx.Node, Any] = {}
-    last = _last_uses(captured.graph)
+    last = last_uses(captured.graph)
     for node in captured.graph.nodes:
         if node.op == "placeholder":
-            values[node] = _placeholder(captured, node.name, given)
+            values[node] = placeholder(captured, node.name, given)
             if node.name in given:
                 yield node, "", values[node]
         elif node.op == "call_function":
@@ -108,13 +108,15 @@ def _inside(node: fx.Node, values: Mapping[fx.Node, Any]) -> Iterable[tuple[str,
         return list(probe(*args, **kwargs).items())
 
 
-def _placeholder(captured: Captured, name: str, given: Mapping[str, Any]) -> Any:
+def placeholder(captured: Captured, name: str, given: Mapping[str, Any]) -> Any:
+    """What stands at an input of the graph: the owner's, what is public, or what is given."""
     if name in captured.owned:
         return captured.owned[name][1]
     return captured.public[name] if name in captured.public else given[name]
 
 
-def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+def last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """Node -> the nodes that nothing reads after it, outputs of the graph left out."""
     last: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         for used in node.all_input_nodes:
@@ -199,9 +201,6 @@ PROBES: dict[Any, Callable[..., Mapping[str, Any]]] = {
     aten.layer_norm.default: _layer_norm,
     aten.group_norm.default: _group_norm,
     aten.instance_norm.default: _instance_norm,
-    aten.gru.input: recurrent.probe(recurrent.gru_step),
-    aten.lstm.input: recurrent.probe(recurrent.lstm_step),
-    aten.rnn_tanh.input: recurrent.probe(recurrent.tanh_step),
-    aten.rnn_relu.input: recurrent.probe(recurrent.relu_step),
+    **{layer: recurrent.probe(step) for layer, step in recurrent.STEPS.items()},
 }
 """Operations inside which further values are measured, from the operation's own arguments."""

@@ -17,7 +17,7 @@ calibrated range, an approximation that is coarser than its table says, or a def
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,9 +32,10 @@ from moiety.compile import signature
 from moiety.compile.builder import Builder, Layer, Owned, Public, Secret, Square
 from moiety.compile.calibrate import evaluate_all
 from moiety.compile.capture import Source, operation
-from moiety.compile.lower import IGNORED, Lowering
+from moiety.compile.error import answers
+from moiety.compile.lower import IGNORED, Emitted, Lowering
 from moiety.compile.model import Draft
-from moiety.compile.plan import Lookup, Plan, Weight
+from moiety.compile.plan import Plan, Weight
 from moiety.compile.rehearse import rehearse
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
@@ -43,8 +44,6 @@ TRIALS: Final = 3
 DECISIONS: Final = 16
 """Trials for a result that is no real number."""
 SLACK: Final = 4.0
-RELATIVE: Final = frozenset({"exp", "reciprocal", "rsqrt"})
-"""Functions whose tables have a relative error."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +67,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.added <= self.allowed
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """One output of reals: the error that the plan states for it, None where it states none, and the largest ones of the two runs."""
+
+    name: str
+    stated: float | None
+    fixed_error: float
+    private_error: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the private run is as near as the plan says."""
+        return self.stated is None or self.private_error <= self.stated
+
+
 class Comparison(msgspec.Struct, frozen=True):
     """Rows in the order of the model. ``first``: the number of the first one that adds too much, or -1. ``skipped``: operations that
     have no value of their own in the plan (merged, or on integers). ``out_of_range``: what the run's own check said, if it has one."""
@@ -77,53 +90,53 @@ class Comparison(msgspec.Struct, frozen=True):
     first: int
     skipped: int
     out_of_range: bool | None
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every operation adds no more than is allowed, and every answer is as near as the plan says."""
+        return self.first < 0 and all(answer.ok for answer in self.answers)
 
 
 def compare(draft: Draft, inputs: Sequence[Any] | None = None) -> Comparison:
     """Compare on ``inputs`` (flattened; default: those of the draft). Raises InputError where one leaves its range."""
     given = list(inputs if inputs is not None else draft.inputs)
-    lowering = draft.lowering_as(_Tracing)
+    lowering = draft.lowering()
     plan, place = _numbered(draft, lowering)
     words = signature.encode_inputs(plan, given[: len(plan.arguments)], {})
     clear = {node: _wide(value) for node, what, value in evaluate_all(draft.captured, given) if not what}
-    fixed, _ = _values(plan, lowering, place, words, clear, masked=False)
-    private, flag = _values(plan, lowering, place, words, clear, masked=True)
+    fixed, results = _values(plan, lowering, place, words, clear, masked=False)
+    private, shown = _values(plan, lowering, place, words, clear, masked=True)
     run = _Comparing(draft, lowering, fixed, private)
     for node, what, value in evaluate_all(draft.captured, given):
         if not what:
             run.visit(node, value)
     first = next((i for i, row in enumerate(run.rows) if not row.ok), -1)
-    return Comparison(plan.hash, tuple(run.rows), first, run.skipped, flag)
+    flag = None if plan.flag < 0 else bool(ring.decode(shown[plan.flag], 0).any())
+    return Comparison(plan.hash, tuple(run.rows), first, run.skipped, flag, tuple(_answers(plan, lowering, clear, results, shown)))
 
 
-class _Tracing(Lowering):
-    """Remembers which look-ups and which weights belong to which operation."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.tables: dict[fx.Node, list[Lookup]] = {}
-        self.matrices: dict[fx.Node, list[Weight]] = {}
-
-    def _call(self, node: fx.Node) -> Any:
-        tables, weights = len(self.builder.lookups), len(self.builder.weights)
-        value = super()._call(node)
-        self.tables[node] = self.builder.lookups[tables:]
-        self.matrices[node] = [weight for weight in self.builder.weights[weights:] if len(weight.shape) > 1]
-        return value
+def _answers(plan: Plan, lowering: Lowering, clear: Mapping[fx.Node, Any], *runs: Mapping[int, Words]) -> Iterator[Answer]:
+    """The answers of both runs against float."""
+    every: Any = lowering.captured.graph.output_node().args[0]
+    for output, leaf in zip(plan.outputs, answers(lowering), strict=True):
+        if output.form == "fixed" and output.fraction > 0:
+            found = [torch.from_numpy(ring.decode(run[output.node], output.fraction)).reshape(output.shape) for run in runs]
+            yield Answer(output.name, output.error, *(_largest(one - clear[every[leaf]]) for one in found))
 
 
 def _numbered(draft: Draft, lowering: Lowering) -> tuple[Plan, dict[int, int]]:
     """The plan, and where the builder's nodes went: labels ride along through all passes, and are no part of the hash."""
     builder: Builder = lowering.run()
     builder.modules = list(map(str, range(len(builder.nodes))))
-    plan = draft.plan(builder)
+    plan = draft.plan(lowering)
     return plan, {int(label): i for i, label in enumerate(plan.modules) if label.isdigit()}
 
 
 def _values(
     plan: Plan, lowering: Lowering, place: Mapping[int, int], words: Sequence[Words], clear: Mapping[fx.Node, Any], *, masked: bool
-) -> tuple[dict[fx.Node, torch.Tensor], bool | None]:
-    """The real value of every operation that has one in the plan, and the run's range flag."""
+) -> tuple[dict[fx.Node, torch.Tensor], Mapping[int, Words]]:
+    """The real value of every operation that has one in the plan, and what the client receives."""
     wanted: dict[int, list[fx.Node]] = {}
     for node, value in lowering.values.items():
         if isinstance(value, Secret) and value.node in place:
@@ -140,8 +153,7 @@ def _values(
             shown = replace(result, masked=result.masked - masks.pop(i, np.uint64(0)))
             out.update({node: _real(lowering.values[node], shown, clear.get(node)) for node in wanted[i]})
 
-    results = rehearse(plan, lowering.builder.tensors, words, masked=masked, note=note).results[Role.CLIENT]
-    return out, None if plan.flag < 0 else bool(ring.decode(results[plan.flag], 0).any())
+    return out, rehearse(plan, lowering.builder.tensors, words, masked=masked, note=note).results[Role.CLIENT]
 
 
 def _real(value: Secret, shown: Share, clear: Any) -> torch.Tensor:
@@ -166,7 +178,7 @@ class _Comparing:
     """A walk over the graph. ``current`` holds what an operation of the private run was applied to."""
 
     def __init__(
-        self, draft: Draft, lowering: _Tracing, fixed: Mapping[fx.Node, torch.Tensor], private: Mapping[fx.Node, torch.Tensor]
+        self, draft: Draft, lowering: Lowering, fixed: Mapping[fx.Node, torch.Tensor], private: Mapping[fx.Node, torch.Tensor]
     ) -> None:
         self.draft, self.lowering, self.fixed, self.private = draft, lowering, fixed, private
         self.rows: list[Row] = []
@@ -233,7 +245,7 @@ class _Comparing:
     def _allowed(self, node: fx.Node, secret: Secret, own: torch.Tensor) -> float:
         """What the operation may add to its operands' errors; see the top of the file."""
         size = _largest(own)
-        tables = sum(one.error * (size if one.function in RELATIVE else 1.0) for one in self.lowering.tables.get(node, ()))
+        tables = sum(one.error * (size if one.relative else 1.0) for one in self.lowering.emitted.get(node, Emitted()).lookups)
         return SLACK * self._change(node, own) + self._folded(node) + 2 * self._resolution(secret) + tables
 
     def _change(self, node: fx.Node, own: Any) -> float:
@@ -249,7 +261,7 @@ class _Comparing:
         """Of weights into which their norm was folded: they are rounded as folded, so the norm does not scale that."""
         out = 0.0
         for layer in node.all_input_nodes:
-            if isinstance(self.lowering.values.get(layer), Layer) and (made := self.lowering.matrices.get(node)):
+            if isinstance(self.lowering.values.get(layer), Layer) and (made := _matrices(self.lowering.emitted[node])):
                 unit = 2.0 ** -(min(weight.fraction for weight in made) + 1)
                 owned = [n for n in layer.all_input_nodes if isinstance(self.lowering.values.get(n), Owned) and self._operand(n).dim() > 1]
                 moved = {n: self._moved(self._operand(n), unit) for n in owned}
@@ -306,6 +318,10 @@ class _Comparing:
             added=_largest(found - own) if added is None else added,
             allowed=allowed,
         )
+
+
+def _matrices(emitted: Emitted) -> list[Weight]:
+    return [weight for weight in emitted.weights if len(weight.shape) > 1]
 
 
 def _apart(found: Any, own: Any) -> float:

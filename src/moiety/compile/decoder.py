@@ -22,6 +22,8 @@ from moiety.errors import PlanError
 
 BUCKET = 64
 """Columns of attention by which a cache grows."""
+EXAMPLES = 1
+"""Sequences on which errors are forecast: of all logits of one."""
 
 Reveal = Literal["logits", "token"]
 
@@ -96,9 +98,9 @@ def compile_decoder(
     weights: dict[str, torch.Tensor | Later] = {}
     prefill, steps = {}, {}
     for length in sorted(set(prompt_lengths)):
-        prefill[length] = _compile(draft_prefill(model, length, found, options, reveal), weights)
+        prefill[length] = _compile(draft_prefill(model, length, found, options, reveal, calibration), weights)
     for bucket in range(BUCKET, context + BUCKET, BUCKET):
-        steps[bucket] = _compile(draft_step(model, bucket, found, options, reveal), weights)
+        steps[bucket] = _compile(draft_step(model, bucket, found, options, reveal, calibration), weights)
     return CompiledDecoder(prefill, steps, weights, found)
 
 
@@ -120,15 +122,46 @@ def measure_each(model: Any, calibration: Sequence[torch.Tensor]) -> Iterator[Ra
         yield _with_states(model, captured[length], found)
 
 
-def draft_prefill(model: Any, length: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
-    """The first run: a prompt of ``length`` tokens, no cache yet."""
-    return _draft(model, length, 0, range(1), ranges, options or Options(), reveal)
+def draft_prefill(
+    model: Any,
+    length: int,
+    ranges: Ranges,
+    options: Options | None = None,
+    reveal: Reveal = "logits",
+    calibration: Sequence[torch.Tensor] = (),
+) -> Draft:
+    """The first run: a prompt of ``length`` tokens, no cache yet. ``calibration``: sequences (1, n) on which errors are forecast."""
+    made = _draft(model, length, 0, range(1), ranges, options or Options(), reveal)
+    return replace(made, examples=[(_long(tokens, length), torch.tensor(0)) for tokens in calibration[:EXAMPLES]])
 
 
-def draft_step(model: Any, bucket: int, ranges: Ranges, options: Options | None = None, reveal: Reveal = "logits") -> Draft:
-    """A further run: one token, over a cache of up to ``bucket`` - 1 rows."""
+def draft_step(
+    model: Any,
+    bucket: int,
+    ranges: Ranges,
+    options: Options | None = None,
+    reveal: Reveal = "logits",
+    calibration: Sequence[torch.Tensor] = (),
+) -> Draft:
+    """A further run: one token, over a cache of up to ``bucket`` - 1 rows. ``calibration``: as for the first run."""
     positions = range(max(1, bucket - BUCKET), min(bucket, _most_positions(model)))
-    return _draft(model, 1, bucket - 1, positions, ranges, options or Options(), reveal)
+    made = _draft(model, 1, bucket - 1, positions, ranges, options or Options(), reveal)
+    return replace(made, examples=[_further(model, tokens, bucket, positions) for tokens in calibration[:EXAMPLES]])
+
+
+def _further(model: Any, tokens: torch.Tensor, bucket: int, positions: range) -> tuple[torch.Tensor, ...]:
+    """Inputs of a further run at the end of a sequence: its last token, its position, and the rows of those before."""
+    place = min(max(tokens.shape[1] - 1, positions[0]), positions[-1])
+    tokens = _long(tokens, place + 1)
+    with torch.no_grad():
+        _, *rows = _Decoder(model)(tokens[:, :place], torch.tensor(0))
+    unused = (0, 0, 0, bucket - 1 - place)
+    return (tokens[:, place:], torch.tensor(place), *(torch.nn.functional.pad(row, unused) for row in rows))
+
+
+def _long(tokens: torch.Tensor, count: int) -> torch.Tensor:
+    """So many tokens of a sequence, over again where it is shorter."""
+    return tokens.repeat(1, -(-count // tokens.shape[1]))[:, :count]
 
 
 def _most_positions(model: Any) -> int:

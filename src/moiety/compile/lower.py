@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
 from moiety.compile.fuse import Chain, Composed, chains, inside
 from moiety.compile.known import described
-from moiety.compile.plan import Input, Output, State
+from moiety.compile.plan import Input, Lookup, Output, State, Weight
 from moiety.errors import InputError, PlanError, UnsupportedOp
 
 aten = torch.ops.aten
@@ -129,6 +129,14 @@ OUTPUT_ROOM = 4.0
 IGNORED = {aten._assert_tensor_metadata.default}
 
 
+class Emitted(NamedTuple):
+    """What the lowering of one operation added to the plan. ``nodes``: their numbers."""
+
+    nodes: Sequence[int] = ()
+    lookups: Sequence[Lookup] = ()
+    weights: Sequence[Weight] = ()
+
+
 class Lowering:
     """One pass over the graph.
 
@@ -153,6 +161,7 @@ class Lowering:
         self.sites = sites(captured)
         self.public, self.position, self.states, self.reads, self.argmax = public, position, states or {}, reads or {}, argmax
         self.values: dict[fx.Node, Any] = {}
+        self.emitted: dict[fx.Node, Emitted] = {}
         self._chains = chains(captured, self._secret()) if options.fuse else {}
         self._inside = inside(self._chains)
 
@@ -198,12 +207,20 @@ class Lowering:
         parts: tuple[fx.Node, ...] = (node,)
         if (chain := self._chains.get(node)) is not None:
             try:
-                self.values[node] = RULES[Composed](ChainCall(self, chain))
+                self.values[node] = self._followed(node, RULES[Composed], ChainCall(self, chain))
             except PlanError:  # no table serves it, or only a large one: operation by operation, then
                 parts = chain.nodes
         for part in parts:
             if part not in self.values:
-                self.values[part] = self._call(part)
+                self.values[part] = self._followed(part, self._call, part)
+
+    def _followed(self, node: fx.Node, lower: Callable[[Any], Value], given: Any) -> Value:
+        """What ``lower`` makes of what it is given; what it emits is kept as the node's."""
+        b = self.builder
+        nodes, lookups, weights = len(b.nodes), len(b.lookups), len(b.weights)
+        value = lower(given)
+        self.emitted[node] = Emitted(range(nodes, len(b.nodes)), b.lookups[lookups:], b.weights[weights:])
+        return value
 
     def _placeholder(self, node: fx.Node) -> Any:
         name = node.name

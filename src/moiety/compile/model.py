@@ -9,6 +9,7 @@ import torch
 
 from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     bounds,
+    error,
     narrow,
     passes,
     program,
@@ -65,6 +66,8 @@ class Draft:
     further: Mapping[str, Any] = field(default_factory=dict)
     called: Captured | None = None
     """The call as its caller knows it, where that is not the captured one."""
+    examples: Sequence[Sequence[Any]] = ()
+    """Flattened inputs of the captured graph, of which errors are forecast; without any, none are stated."""
 
     def lowering(self) -> Lowering:
         """A lowering of the draft, not yet run."""
@@ -76,14 +79,17 @@ class Draft:
 
     def compiled(self) -> Compiled:
         """The plan, with its weights."""
-        builder = self.lowering().run()
-        return Compiled(self.plan(builder), builder.tensors, self.ranges)
+        lowering = self.lowering()
+        builder = lowering.run()
+        return Compiled(self.plan(lowering), builder.tensors, self.ranges)
 
-    def plan(self, builder: Builder) -> Plan:
+    def plan(self, lowering: Lowering) -> Plan:
         """The plan of what was lowered."""
+        if self.examples:
+            lowering.builder.outputs = list(error.stated(lowering, self.examples))
         called = self.called or self.captured
         public = {name: value for name, value in self.public.items() if name in called.inputs}
-        return finish(builder, called, public, **self.further)
+        return finish(lowering.builder, called, public, **self.further)
 
 
 def compile_model(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Compiled:
@@ -124,7 +130,7 @@ def draft(
     further = inputs_like(given, named) if calibration is None else [flatten(example, {}) for example in calibration]
     found = join(calibrate(captured, [leaves, *further]), ranges or {})
     chosen = options or Options(variants=variants or {}, check_ranges=check_ranges, failure_budget=failure_budget, link=net(link))
-    return Draft(captured, found, chosen, named, leaves)
+    return Draft(captured, found, chosen, named, leaves, examples=[leaves, *further][: error.PROBES])
 
 
 def inputs_like(given: Mapping[str, Any], public: Mapping[str, Any], count: int = 4) -> list[list[Any]]:
@@ -189,6 +195,8 @@ def _leakage(plan: Plan, disclosed: Sequence[str]) -> tuple[str, ...]:
         "all parties know the program, its shapes, its constants, the calibrated ranges and the sizes of its rings, which say within a "
         "factor of 256 how far the weights let a value go",
     ]
+    if any(o.error is not None for o in plan.outputs):
+        lines.append("all parties know the stated errors, to two digits: weights and calibration inputs decide them")
     lines += [
         f"all parties know which pairs the mask in {module or 'the model'} excludes, though weights decide it" for module in disclosed
     ]

@@ -91,16 +91,24 @@ class Output(msgspec.Struct, frozen=True):
     bound: float
     form: str = "fixed"
     """What the words stand for: reals (``fixed``), whole numbers (``integer``) or zeros and ones (``boolean``)."""
+    error: float | None = None
+    """Largest absolute error against float to expect of any element, see :mod:`moiety.compile.error`; None where none is stated."""
 
 
 class Lookup(msgspec.Struct, frozen=True, array_like=True):
-    """A table of the plan: where, which function, the real range it serves, and its measured error there."""
+    """A table of the plan, or what takes its place: where, which function, the real range it serves, and its measured error there."""
 
     module: str
     function: str
     low: float
     high: float
     error: float
+    relative: bool = False
+    """Whether the error is a share of the value."""
+
+    def __str__(self) -> str:
+        error = f"{self.error:.1e} of it" if self.relative else f"{self.error:.1e}"
+        return f"{self.function} on [{self.low:.3g}, {self.high:.3g}] within {error}"
 
 
 class Choice(msgspec.Struct, frozen=True, array_like=True):

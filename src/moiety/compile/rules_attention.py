@@ -11,6 +11,7 @@ from moiety.compile.builder import ROOM, Builder, Index, Masked, Owned, Public, 
 from moiety.compile.calibrate import Range, valid_pairs
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_masked
+from moiety.compile.plan import Lookup
 from moiety.compile.rules_arithmetic import added, negative
 from moiety.compile.rules_functions import LOGARITHM, LOGARITHM_FRACTION
 from moiety.compile.rules_powers import RELATIVE
@@ -18,6 +19,7 @@ from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Wanted
 from moiety.errors import InputError, UnsupportedOp
 from moiety.mpc.functions import activations
+from moiety.mpc.functions.puma import EXP_CLIP, neg_exp_float
 
 
 @rule(aten.softmax.int, aten._softmax.default)
@@ -294,8 +296,15 @@ PUMA_SQUARINGS = 8
 
 
 def _puma_exp(b: Builder, x: Secret, step: float, spread: float) -> Secret:
-    """PUMA's exponential needs values that are not positive: all of a row move down by one step, which softmax does not see."""
+    """PUMA's exponential needs values that are not positive: all of a row move down by one step, which softmax does not see.
+
+    Its error is what a row's sum may be off by: of small terms that of as many as there are.
+    """
     x = b.settled(x)
+    grid = np.linspace(min(EXP_CLIP, -spread), 0.0, 4097)
+    found, exact = neg_exp_float(grid, PUMA_SQUARINGS), np.exp(grid)
+    error = float((np.abs(found / exact - 1) * np.minimum(1.0, x.shape[-1] * exact)).max())
+    b.lookups.append(Lookup(b.module, "puma exp", -spread, 0.0, error, relative=True))
     down = b.emit("add_public", x.node, b.encoded(Public(-step), x.fraction))
     return Secret(b.emit("puma_neg_exp", down, t=PUMA_SQUARINGS), x.shape, x.fraction, 1.0)
 

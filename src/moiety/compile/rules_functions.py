@@ -14,7 +14,7 @@ from moiety.compile.rules_piecewise import combined, positive_part
 from moiety.compile.rules_powers import positive_range
 from moiety.compile.tables import Function, Wanted
 from moiety.errors import UnsupportedOp
-from moiety.mpc.functions import activations
+from moiety.mpc.functions import activations, puma
 
 ACTIVATION = Wanted(2.0**-10.75)
 """With the truncation of what comes in and goes out, an activation stays within 2^-10."""
@@ -23,6 +23,8 @@ SMALLEST = 2.0**-3
 EXPONENTIAL = Wanted(2.0**-11, 2.0**-8)
 GROWING = Wanted(2.0**-11, 1.0)
 """Absolute near zero, relative where the function is large."""
+
+PUMA: dict[str, Function] = {"gelu": puma.gelu_float, "silu": puma.silu_float}
 
 FUNCTIONS: dict[Any, tuple[str, Function, Wanted]] = {
     aten.silu.default: ("silu", activations.silu, ACTIVATION),
@@ -94,7 +96,9 @@ def activated(call: Call, name: str, f: Function, wanted: Wanted) -> Secret:
     """f of the call's first argument: by table on its widened range, or in the variant that this layer chose for ``name``."""
     b, x = call.builder, call.args[0]
     if b.variant(name) != "exact":
-        x = b.settled(x)
+        x, (low, high) = b.settled(x), call.input_range()
+        grid = np.linspace(low, high, 4097)
+        b.lookups.append(Lookup(b.module, f"{b.variant(name)} {name}", low, high, float(np.abs(PUMA[name](grid) - f(grid)).max())))
         return Secret(b.emit(f"{b.variant(name)}_{name}", x.node), x.shape, x.fraction, call.bound)
     return _by_table(call, x, call.input_range(), f, wanted)
 

@@ -4,14 +4,17 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from moiety.compile.builder import ROOM, Builder, Secret
 from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
+from moiety.compile.plan import Lookup
 from moiety.compile.rules_arithmetic import negative, product, square
 from moiety.compile.tables import Wanted
 from moiety.errors import PlanError, UnsupportedOp
 from moiety.mpc.functions import activations
-from moiety.mpc.functions.puma_root import root_fraction
+from moiety.mpc.functions.puma_root import root_fraction, rsqrt_float
 
 RELATIVE = Wanted(2.0**-11.8, 0.0)
 LEAN = ((20, Wanted(2.0**-13, 0.0, index_bits=12, degree=1)), (28, Wanted(2.0**-11.8, 0.0, index_bits=12)))
@@ -47,6 +50,9 @@ def inverse_roots(b: Builder, x: Secret, low: float, high: float, fraction: int,
     b.check(x, low, high)
     top = min(ROOM, max(2, math.ceil(math.log2(high / x.unit))))
     least = max(0, min(top - 2, math.floor(math.log2(low / x.unit))))
+    grid = np.geomspace(low, high, 4097)
+    error = float(np.abs(rsqrt_float(grid) / activations.rsqrt(grid) - 1).max()) + 2.0**-19 + 2.0 ** ((top - least - 80) / 2)
+    b.lookups.append(Lookup(b.module, "puma rsqrt", low, high, error, relative=True))
     node = b.emit("puma_rsqrt", x.node, low=least, high=top)
     found = Secret(node, x.shape, root_fraction(x.fraction, least), bound, x.factor**-0.5)
     # far below the polynomial's error, and what is multiplied by it keeps its own bits
