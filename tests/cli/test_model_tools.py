@@ -226,9 +226,10 @@ def test_plan_of_a_model(own: str) -> None:
     assert program["modules"]["spoken_bytes"] + program["modules"]["dealt_bytes"] == program["payload_bytes"]
     assert [(one["function"], one["module"]) for one in program["lookups"]] == [("gelu", "1")]
     assert program["checks_ranges"]
+    assert 0 < program["outputs"][0]["error"] < 1e-2
     assert not data("plan", f"{own}:good", "--no-check")["programs"][0]["checks_ranges"]
     shown = run("plan", f"{own}:good", "--link", "wan", "--depth", "1")
-    assert all(text in shown.stdout for text in ("predicted on wan", "memory forecast", "leakage", "gelu on ["))
+    assert all(text in shown.stdout for text in ("predicted on wan", "memory forecast", "leakage", "gelu on [", "largest error to expect"))
     assert "ranges were measured on made-up inputs" in shown.stderr
 
 
@@ -264,8 +265,12 @@ def test_compare_finds_nothing_in_a_sound_model(own: str) -> None:
     assert (found["ok"], found["first"], found["out_of_range"]) == (True, -1, False)
     assert [row["operation"] for row in found["rows"]] == ["aten.linear.default", "aten.gelu.default", "aten.linear.default"]
     assert all(row["ok"] and row["added"] <= row["allowed"] for row in found["rows"])
+    [answer] = found["answers"]
+    assert answer["ok"]
+    assert 0 < answer["private_error"] < answer["stated"]
     shown = run("compare", f"{own}:good")
     assert "every operation stays within its error" in shown.stdout
+    assert "the plan expects at most" in shown.stdout
     assert "seeded masks" in shown.stderr
 
 

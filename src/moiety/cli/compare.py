@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def compare(asked: Asked, on: Path | None, depth: int, check_ranges: bool, *, as_json: bool) -> bool:
-    """Run the first program of the model in three ways. Returns whether every operation adds no more error than is allowed."""
+    """Run the first program of the model in three ways. Returns whether every operation adds no more error than is allowed, and every
+    answer is as near as the plan says."""
     from moiety.compile.builder import Options
     from moiety.compile.compare import compare as run
 
@@ -29,10 +30,13 @@ def compare(asked: Asked, on: Path | None, depth: int, check_ranges: bool, *, as
     found = run(draft, inputs(source, draft, max(asked.lengths()), on))
     if as_json:
         rows = [{**msgspec.to_builtins(row), "ok": row.ok} for row in found.rows]
-        print_json({"model": source.name, "program": title, "ok": found.first < 0, **msgspec.structs.asdict(found), "rows": rows})
+        answers = [{**msgspec.to_builtins(answer), "ok": answer.ok} for answer in found.answers]
+        print_json(
+            {"model": source.name, "program": title, "ok": found.ok, **msgspec.structs.asdict(found), "rows": rows, "answers": answers}
+        )
     else:
         _print(paper(), f"{source.title}, {title}", found, depth)
-    return found.first < 0
+    return found.ok
 
 
 def inputs(source: Source, draft: "Draft", length: int, on: Path | None) -> Sequence[Any]:
@@ -46,6 +50,8 @@ def inputs(source: Source, draft: "Draft", length: int, on: Path | None) -> Sequ
 
 
 def _print(console: Console, title: str, found: "Comparison", depth: int) -> None:
+    from moiety.engine.cost import stated
+
     console.print(f"[bold]{title}[/bold]: largest errors against float, and of what each operation may add at most how much it does")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("module", "operations", "size", "fixed", "private", "of allowed", "by"):
@@ -58,6 +64,9 @@ def _print(console: Console, title: str, found: "Comparison", depth: int) -> Non
         cells = (str(len(rows)), f"{size:.3g}", f"{fixed:.1e}", f"{private:.1e}", f"{share:.0%}", _short(worst.operation))
         table.add_row(name, *cells, style=style)
     console.print(table)
+    for one in found.answers:
+        text = f"fixed {one.fixed_error:.1e}, private {one.private_error:.1e}; the plan expects at most {stated(one.stated)}"
+        console.print(f"{one.name}: largest error {text}", style="" if one.ok else "red", highlight=False)
     if found.out_of_range:
         console.print("! a value left its calibrated range: calibrate with inputs like this one", style="yellow")
     if found.first < 0:

@@ -66,12 +66,10 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "weight_words": sum(_count(weight.shape) for weight in found.weights),
         "expected_failures": costs.expected_failures,
         "inputs": [{"name": one.name, "shape": one.shape, "form": one.form, "bound": one.bound} for one in found.inputs],
-        "outputs": [{"name": one.name, "shape": one.shape, "bound": one.bound} for one in found.outputs],
+        "outputs": [{"name": one.name, "shape": one.shape, "bound": one.bound, "error": one.error} for one in found.outputs],
         "checks_ranges": found.flag >= 0,
         "prediction": prediction,
-        "lookups": [
-            dict(zip(("module", "function", "low", "high", "error"), msgspec.to_builtins(one), strict=True)) for one in found.lookups
-        ],
+        "lookups": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.lookups],
         "choices": [dict(zip(("module", "step", "link", "seconds"), msgspec.to_builtins(one), strict=True)) for one in found.choices],
         "modules": tree(found, net, efforts, depth),
         "promise": PROMISE,
@@ -87,6 +85,8 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def _print(console: Console, title: str, found: dict[str, Any]) -> None:
+    from moiety.engine.cost import stated
+
     p: Prediction = found["prediction"]
     console.print(f"[bold]{title}[/bold]  plan {found['hash'][:12]}")
     console.print(f"  {found['rounds']:,} rounds, {size(found['payload_bytes'])} payload; sent by {_each(found['sent_bytes'])}")
@@ -95,6 +95,8 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
     console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts}; {beside})")
     console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words")
     console.print(f"  expected truncation failures a run: {found['expected_failures']:.2g}; ranges {_checked(found)}")
+    errors = ", ".join(f"{one['name']} {stated(one['error'])}" for one in found["outputs"])
+    console.print(f"  largest error to expect against float: {errors}")
     for line in _chosen(found["choices"]):
         console.print(f"  {line}", soft_wrap=True)
     for line in found["leakage"]:

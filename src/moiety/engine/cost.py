@@ -38,6 +38,8 @@ class Cost:
     forecast_bytes: dict[str, int]
     expected_failures: float
     leakage: tuple[str, ...]
+    errors: dict[str, float | None]
+    """By output: the largest absolute error against float to expect, None where none is stated."""
     seconds: float | None = None
     waiting_s: float | None = None
     peak_memory_bytes: int | None = None
@@ -57,6 +59,7 @@ class Cost:
             yield "processor time of it: " + ", ".join(f"{role} {spent:.3f} s" for role, spent in self.cpu_s.items())
         yield "memory forecast: " + ", ".join(f"{role} {_size(peak)}" for role, peak in self.forecast_bytes.items())
         yield f"expected truncation failures a run: {self.expected_failures:.3g}"
+        yield "largest error to expect: " + ", ".join(f"{name} {stated(error)}" for name, error in self.errors.items())
         width = max((len(module.name) for module in self.modules), default=0)
         for module in self.modules:
             tables = "; ".join(described(module.tables))
@@ -68,7 +71,7 @@ class Cost:
 
 def described(lookups: Iterable[Lookup]) -> list[str]:
     """Each look-up in words, those of many steps once: function, range, measured error."""
-    counts = Counter(f"{t.function} on [{t.low:.3g}, {t.high:.3g}] within {t.error:.1e}" for t in lookups)
+    counts = Counter(map(str, lookups))
     return [text if count == 1 else f"{text}  x{count}" for text, count in counts.items()]
 
 
@@ -87,7 +90,8 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
     modules = tuple(ModuleCost(name, len(rounds[name]), total, tuple(tables.get(name, ()))) for name, total in nbytes.items() if total)
     forecast = {role.name: peak for role, peak in peak_bytes(plan).items()}
     times = _times(report) if report is not None else (None, None, None, None)
-    return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, *times)
+    errors = {output.name: output.error for output in plan.outputs}
+    return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, errors, *times)
 
 
 @dataclass(slots=True)
@@ -113,6 +117,11 @@ def contributions(plan: Plan, found: Costs) -> list[Contribution]:
         for address, (_, word) in wave.dealt.items():
             out[address.path[0]].dealt_bytes += word.spec.nbytes
     return out
+
+
+def stated(error: float | None) -> str:
+    """An error as people read it."""
+    return "not stated" if error is None else f"{error:.2g}"
 
 
 def _times(report: RunReport) -> tuple[float, float, int, dict[str, float]]:
