@@ -71,7 +71,7 @@ class Case:
     @property
     def truncations(self) -> int:
         """By nodes of their own and at the end of products."""
-        return sum(node.op == "rescale" or bool(node.params.get("drop")) for node in self.plan.nodes if node.op != "out_of_range")
+        return sum(node.op.startswith("rescale") or bool(node.params.get("drop")) for node in self.plan.nodes if node.op != "out_of_range")
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The private answer to these inputs (else those of the compilation); checks the cost on the way."""
