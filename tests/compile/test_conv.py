@@ -75,7 +75,7 @@ def test_small_and_large_kernels() -> None:
 
 def test_truncation_in_the_round_of_the_convolution() -> None:
     model, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()), torch.randn(1, 2, 8, 8)
-    exact, merged = compiled(model, x), compiled(model, x, failure_budget=2.0**-6)
+    exact, merged = (compiled(model, x, check_ranges=False, failure_budget=budget) for budget in (0.0, 2.0**-6))
     assert len(merged.plan.waves) < len(exact.plan.waves)
     assert [node.params.get("drop", 0) > 0 for node in merged.plan.nodes if node.op == "convolution"] == [False, True]
     assert merged.error() < TOLERANCE
