@@ -86,9 +86,10 @@ def test_no_word_exceeds_its_hard_bound_whatever_the_client_gives(case: Case, mo
 
     monkeypatch.setattr(model, "_narrowed", as_it_is)
     drafted = model.draft(case.model, case.args, ranges=case.compiled.ranges, calibration=(), check_ranges=True)
-    builder = drafted.lowering().run()
+    lowering = drafted.lowering()
+    builder = lowering.run()
     builder.modules = list(map(str, range(len(builder.nodes))))
-    plan = drafted.plan(builder)
+    plan = drafted.plan(lowering)
     compared = 0
     for x in (*case.args, *hostile(case)):
         words, failed = words_of(plan, builder.tensors, x)
