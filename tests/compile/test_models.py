@@ -107,7 +107,7 @@ def small(kind: str, **further):
 def test_other_decoders(kind: str) -> None:
     """Norms behind layers, one plus a gain, heads that share nothing: ranges of a prefill serve a step in each."""
     shared = {} if kind == "GPTNeoX" else {"num_key_value_heads": 2, "head_dim": 4}
-    model, tokens = small(kind, **shared), torch.randint(0, 30, (1, 24))
+    model, tokens = small(kind, **shared), torch.randint(1, 30, (1, 24))  # 0 is padding, a row of zeros
     decoder, cache = compile_decoder(model, prompt_lengths=[6], context=64, calibration=[tokens]), Cache()
     with torch.no_grad():
         wanted = model(tokens).logits[0]
