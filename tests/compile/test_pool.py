@@ -65,9 +65,11 @@ def test_means_over_windows() -> None:
 
 
 def test_means_cost_nothing() -> None:
-    """Beside what is dealt for a truncation, whoever receives it."""
-    pooled, copied = (compiled(f, torch.randn(1, 2, 8, 8)) for f in (nn.AvgPool2d(2), lambda x: x[:, :, ::2, ::2] * 0.25))
-    assert [sum(wave) for wave in pooled.plan.waves] == [sum(wave) for wave in copied.plan.waves]
+    """Beside the truncation that a factor alone needs, too."""
+    x = spread(1, 2, 8, 8)
+    pooled, copied = (compiled(f, x) for f in (nn.AvgPool2d(2), lambda x: x[:, :, ::2, ::2] * 0.25))
+    assert len(pooled.plan.waves) == len(copied.plan.waves)
+    assert all(sum(ours) <= sum(theirs) for ours, theirs in zip(pooled.plan.waves, copied.plan.waves, strict=True))
 
 
 def test_maxima_over_windows() -> None:

@@ -50,7 +50,7 @@ def test_round_trip(entries: tuple[Path, dict[str, Entry]]) -> None:
 
 def test_patterns(entries: tuple[Path, dict[str, Entry]]) -> None:
     """A model's own name comes first, then the pattern that says most of it; names of owners may be patterns too."""
-    lab, anyone = Rules(("lab",)), Rules(("l*",), ("*",), ("l?b",), "token", 5, 100)
+    lab, anyone = Rules(("lab",)), Rules(("l*",), ("*",), ("l?b",), "token", runs_per_minute=5, answers_per_day=100)
     directory = written(entries, {"*": lab, "llm-*": anyone, "llm-x*": lab, "llm-x": anyone})
     assert [directory.rules(name) for name in ("bert", "llm-a", "llm-xy", "llm-x")] == [lab, anyone, lab, anyone]
     for verb in ("deploy", "query", "receive"):

@@ -15,7 +15,7 @@ from moiety.net.writer import QUEUE_BYTES
 from . import plans
 from .conftest import Threads, as_client, as_owner
 
-PLAN = plans.chain(40, (1 << 19,))
+PLAN = plans.chain(64, (1 << 19,))
 LONG = 60.0
 
 
