@@ -71,7 +71,7 @@ lint: setup
 # Beside SPU, CrypTen and plain PyTorch, each in an environment of its own (7 GB once); what was measured before is not repeated.
 # ARGS="--quick" or ARGS="gpt2 bert --peer spu" for less.
 bench: setup
-	$(BIN)/python bench/kernel_ratio.py
+	$(BIN)/python benchmarks/kernel_ratio.py
 	$(BIN)/moiety bench $(ARGS)
 
 # docs/performance.md, its data and plots, from what `make bench` kept.

@@ -1,6 +1,6 @@
 """One token from a model of LLaMA-7B's shape, between three parties that keep few of its weights: seconds, bytes, memory of all processes.
 
-    python bench/llama7b.py [--layers 32] [--memory 2GiB] [--folder DIR]
+    python benchmarks/llama7b.py [--layers 32] [--memory 2GiB] [--folder DIR]
 
 32 layers of width 4096, 11008 inside, 32 heads, 32,000 tokens: 6.7 billion random weights in bf16, which are written to a folder once
 (13.5 GB; removed afterwards unless --folder names one) and mapped into memory, never loaded. Parties are processes with mutual TLS. The

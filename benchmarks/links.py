@@ -1,6 +1,6 @@
 """The forecast of `moiety plan` against runs between real processes on shaped links: docs/links.json.
 
-    python bench/links.py [--models mlp,minilm] [--links lan,wan] [--runs 5] [--out docs/links.json]
+    python benchmarks/links.py [--models mlp,minilm] [--links lan,wan] [--runs 5] [--out docs/links.json]
 
 For every model and link: the median of the runs after one to warm up, and what was predicted before any of them. Run it on a machine
 that has nothing else to do: on fast links a run is mostly computing.

@@ -1,6 +1,6 @@
 """Ring products against torch's int64 products, on one thread, as ratios: fails when the compiler has spoiled the kernel.
 
-    python bench/kernel_ratio.py
+    python benchmarks/kernel_ratio.py
 
 Absolute rates say more about the machine than about the code, so the two sides take turns and the median of each counts.
 GCC 12 once lost a quarter of the speed without a warning (see CMakeLists.txt); a ratio below the floor is such a loss.
