@@ -66,6 +66,7 @@ def client(federation: Path, name: str, questions: Path, seconds: float, seed: i
             asked[model] += 1
             if asked[model] % RENEW == 0:
                 privates[model].close()
+                privates[model] = joined.model(model)
     return {"name": name, "asked": asked, "runs": runs, "worst": worst, "wrong": wrong, "failed": failed, "seconds": took}
 
 
