@@ -140,7 +140,7 @@ def perplexity(owner: Federation, client: Federation) -> dict[str, Any]:
     compiling = time.perf_counter() - began
     counted, sharing = deploy(owner, client, "smollm2", [compiled.plan], compiled.weights)
     result = counted.run(compiled.plan, signature.encode_inputs(compiled.plan, (tokens,), {}))
-    private = signature.decode_outputs(compiled.plan, result.outputs, bool(result.flag))["logits"]
+    private = signature.decode_outputs(compiled.plan, result.outputs, bool(result.flag), tensors=True)["logits"]
     with torch.no_grad():
         clear = model(tokens).logits
     ours, theirs = (math.exp(surprise(logits, tokens)) for logits in (private, clear))

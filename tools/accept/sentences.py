@@ -112,7 +112,7 @@ def sentiment(owner: Federation, client: Federation) -> dict[str, Any]:
     for ids, _ in chosen:
         plan, given = compiled.plans[len(ids)], inputs(torch.tensor([ids]))
         result = counted.run(plan, signature.encode_inputs(plan, given, {}))
-        private.append(signature.decode_outputs(plan, result.outputs, bool(result.flag))[0])
+        private.append(signature.decode_outputs(plan, result.outputs, bool(result.flag), tensors=True)[0])
         with torch.no_grad():
             clear.append(judged(*given)[0])
     labels = np.array([label for _, label in chosen])
