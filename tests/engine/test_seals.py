@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from moiety.compile.later import Later
 from moiety.engine.messages import Holding
 from moiety.engine.seals import PURPOSE, content, covers, difference, seal
 from moiety.net import create_identity
@@ -43,3 +45,9 @@ def test_a_seal_needs_the_identity_and_the_sharing(tmp_path: Path) -> None:
     }
     assert len(made) == 8
     assert one.secret(PURPOSE) == one.secret(PURPOSE)
+
+
+def test_what_makes_a_weight_that_is_made_later() -> None:
+    """As the commands give them: whoever tells the progress of sharing wraps what folds a gain into a large matrix."""
+    later = Later(torch.tensor([2.0, 3.0, 4.0]), torch.ones(3, 2))
+    assert content(lambda: later) == content(later) == content(later())

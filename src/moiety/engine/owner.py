@@ -343,8 +343,7 @@ def _noted(weights: Weights, name: str, digests: dict[str, bytes]) -> Callable[[
     """The weight, when its turn comes; its digest is noted then."""
 
     def give() -> Any:
-        source = weights[name]
-        array = floats(source() if callable(source) else source)
+        array = floats(weights[name])
         digests[name] = seals.content(array)
         return array
 

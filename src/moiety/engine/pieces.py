@@ -125,7 +125,9 @@ class Matrix:
 
 
 def floats(tensor: Any) -> "np.ndarray[Any, Any]":
-    """A numpy array of a numpy or torch tensor, whatever its precision."""
+    """A numpy array of a numpy or torch tensor, whatever its precision, or of what makes one, which may be made later itself."""
+    while callable(tensor):
+        tensor = tensor()
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         tensor = (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()

@@ -25,7 +25,7 @@ FRACTION: Final = re.compile(r"@\d+(?=[^@]*$)")
 
 def content(source: Any) -> bytes:
     """A digest of a weight: its shape and numbers, in the order in which they lie. ``source`` as in ``Weights``."""
-    array = floats(source() if callable(source) else source)
+    array = floats(source)
     out = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
     turned = array.ndim == 2 and array.flags.f_contiguous
     out.update(np.ascontiguousarray(array.T if turned else array).reshape(-1).view(np.uint8).data)
