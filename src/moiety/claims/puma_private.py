@@ -92,7 +92,7 @@ def gelu_costs() -> Iterator[Row]:
 
 
 def _costs(module: torch.nn.Module, x: torch.Tensor, variant: str) -> tuple[int, int]:
-    options = Options(variants={"gelu": variant}, fuse=False)
+    options = Options(variants={"gelu": variant}, fuse=False, check_ranges=False)  # the function's own cost
     plan: Plan = compile_model(module.eval(), (x,), calibration=(), options=options).plan
     return sum(map(sum, plan.waves)), len(plan.waves)
 
