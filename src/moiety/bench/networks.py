@@ -3,6 +3,7 @@
 A matrix is handed over to be applied from the right, projections that read the same value side by side: no peer has to transpose.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ Arrays = dict[str, torch.Tensor]
 DEVIATION = 0.02
 
 
-class Network(torch.nn.Module):
+class Network(torch.nn.Module, ABC):
     """A module with the settings and the weights of the same computation at a peer."""
 
     family: str
@@ -30,9 +31,9 @@ class Network(torch.nn.Module):
                     if name == "weight" and "Norm" in type(module).__name__:
                         parameter.add_(1)
 
+    @abstractmethod
     def arrays(self) -> Arrays:
         """The weights, as peers' runners name them."""
-        raise NotImplementedError
 
     def given(self, x: torch.Tensor) -> torch.Tensor:
         """An input as peers take it."""
