@@ -71,6 +71,17 @@ def test_the_median_of_tokens() -> None:
     assert Measured((9.0, 1.0, 5.0, 2.0), (0.0,), (0,), 0, 0, 0, 0, 0, {}, steady=3).wall_s == 2.0
 
 
+def test_from_shares_to_shares_is_apart_from_end_to_end(store: Store) -> None:
+    ours = turn("moiety", 2.0)
+    store.add(msgspec.structs.replace(ours, measured=msgspec.structs.replace(ours.measured, between_s=0.5)))
+    for side, wall in (("spu", 4.0), ("torch", 0.1)):
+        store.add(turn(side, wall))
+    [row] = report.made(store, 0.0, 0.0).rows
+    assert (row.sides["moiety"].wall_s, row.sides["moiety"].whole_s, row.sides["spu"].whole_s) == (0.5, 2.0, 4.0)
+    assert (row.ratios["spu"].wall, row.ratios["spu"].whole) == (8.0, 2.0)
+    assert row.floor == pytest.approx(20)
+
+
 def test_errors_of_answers() -> None:
     assert jobs.error(np.array([[1.0, -2.0]]), np.array([1.5, -2.0], np.float32)) == 0.5
     assert jobs.error(np.array(7), np.array([7.0])) == 0
@@ -118,6 +129,7 @@ def test_moiety_against_torch(store: Store, tmp_path: Path) -> None:
     assert row.sides["torch"].max_error < 1e-5
     assert len(next(store.turns()).measured.cpu_s) == 3
     assert row.sides["moiety"].among_bytes < row.sides["moiety"].sent_bytes < row.sides["moiety"].wire_bytes
+    assert 0 < row.sides["moiety"].wall_s < row.sides["moiety"].whole_s
     assert row.sides["moiety"].rounds > 0
     assert row.floor is not None
     store_of_calm = [msgspec.structs.replace(one, others=0.0) for one in store.turns()]

@@ -13,10 +13,11 @@ LEFT, RIGHT, TOP, BOTTOM = 250, 130, 52, 30
 BAR, GAP = 13, 10
 SHORTEST: Final = -3
 """Power of ten at which the axis begins at the latest; what is shorter has a mark alone."""
-SIDES: Final = (OURS, "spu", "spu-jax", "crypten", FLOOR)
+SIDES: Final = (OURS, "spu", "spu-jax", "crypten", "mp-spdz", FLOOR)
 STYLE: Final = """
   text { font: 13px system-ui, sans-serif; fill: #333 } .small { font-size: 11px } line { stroke: #ddd }
-  .moiety { fill: #2b5c96 } .spu { fill: #c58a3d } .spu-jax { fill: #dfbd8c } .crypten { fill: #9a7bb0 } .torch { fill: #bbb }
+  .moiety { fill: #2b5c96 } .spu { fill: #c58a3d } .spu-jax { fill: #dfbd8c } .crypten { fill: #9a7bb0 } .mp-spdz { fill: #7fa88b }
+  .torch { fill: #bbb }
   @media (prefers-color-scheme: dark) { text { fill: #ddd } line { stroke: #444 } .moiety { fill: #a9c8ee } .torch { fill: #666 } }
 """
 
@@ -60,7 +61,7 @@ def _label(row: Row, side: str) -> str:
 
 
 def _legend(present: set[str]) -> list[str]:
-    out, x = ['<text x="10" y="18">seconds of one run, three parties on one machine</text>'], LEFT
+    out, x = ['<text x="10" y="18">seconds of one run from shares to shares, parties on one machine; of decoders end to end</text>'], LEFT
     for side in _ordered(present):
         out.append(f'<rect class="{side}" x="{x}" y="27" width="11" height="11"/><text class="small" x="{x + 16}" y="37">{side}</text>')
         x += 90

@@ -92,8 +92,9 @@ class Bench:
 def _brief(turn: Turn) -> str:
     told = turn.measured
     busy = f"; {turn.others:.1f} processors were busy with something else" if turn.others > machine.BUSY else ""
-    cost = f"{told.wall_s:.3f} s, {max(told.cpu_s):.2f} CPU-s a party, {told.sent_bytes / 1e6:.1f} MB, {told.rounds} rounds"
-    return f"{turn.side} {cost}, error {turn.max_error:.1e}{busy}"
+    whole = "" if told.between_s is None else f" ({told.whole_s:.3f} s end to end)"
+    cost = f"{max(told.cpu_s):.2f} CPU-s a party, {told.among_bytes / 1e6:.1f} MB among parties, {told.rounds} rounds"
+    return f"{turn.side} {told.wall_s:.3f} s{whole}, {cost}, error {turn.max_error:.1e}{busy}"
 
 
 def chosen(names: Sequence[str], peer_names: Sequence[str]) -> tuple[list[Workload], list[Peer]]:

@@ -2,7 +2,8 @@
 
     python -m moiety.bench.ours JOB OUT
 
-The wall time is the data owner's, from its floats to its floats: encoding, sharing the inputs, the run, opening the answer.
+The times of runs are the data owner's, from its floats to its floats: encoding, sharing the inputs, the run, opening the answer. One
+more run of a module is traced, for its time from shares to shares (``interval``), which is what peers can be held against.
 Compiling (ranges measured on public examples included) and sharing the weights are timed apart.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 import moiety
-from moiety.bench import jobs, material
+from moiety.bench import interval, jobs, material
 from moiety.bench.sides import Measured
 from moiety.bench.workloads import DECODE, MODULE, PROMPT, TOKENS, WORKLOADS, Workload
 from moiety.compile import decoder, signature
@@ -50,7 +51,8 @@ def _module(federation: Federation, workload: Workload, runs: int) -> tuple[Meas
     private, share_s = _deployed(federation, [compiled.plan], compiled.weights)
     asked = material.inputs(workload, material.ASKED)
     walls, answers = _times(runs, lambda: private(*asked))
-    return _measured(private, walls, compile_s, share_s), np.asarray(answers[-1])
+    measured = _measured(private, walls, compile_s, share_s)
+    return msgspec.structs.replace(measured, between_s=interval.seconds(private.trace(*asked))), np.asarray(answers[-1])
 
 
 def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:

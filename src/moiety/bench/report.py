@@ -18,6 +18,9 @@ class Figures(msgspec.Struct, frozen=True):
     """Medians of the turns of one side; of parties, of the one that needs most."""
 
     wall_s: float
+    """From shares to shares; of a decoder from floats to floats."""
+    whole_s: float
+    """From floats to floats at moiety; of peers as ``wall_s``."""
     cpu_s: float
     sent_bytes: float
     among_bytes: float
@@ -32,7 +35,7 @@ class Figures(msgspec.Struct, frozen=True):
     """Of the first run after sharing, which warms up."""
     wire_bytes: float
     walls: tuple[float, ...]
-    """Of the turns."""
+    """``wall_s`` of the turns."""
     calm: bool
     """Whether nothing else ran meanwhile."""
     versions: dict[str, str]
@@ -42,6 +45,7 @@ class Ratios(msgspec.Struct, frozen=True):
     """The peer's figure over moiety's, None where one of them is zero."""
 
     wall: float | None
+    whole: float | None
     cpu: float | None
     sent: float | None
     among: float | None
@@ -52,7 +56,7 @@ class Ratios(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A workload. ``floor``: moiety's wall time over that of PyTorch in the clear."""
+    """A workload. ``floor``: moiety's time from floats to floats over that of PyTorch in the clear."""
 
     workload: str
     title: str
@@ -74,10 +78,13 @@ class Report(msgspec.Struct, frozen=True):
 
 
 NOTES: Final = (
-    "moiety's wall time is the data owner's and includes mutual TLS, sharing the inputs and opening the answer; SPU's and CrypTen's are "
-    "those of the slowest party from shares to shares, and their links do not encrypt",
-    "bytes of moiety are everything that anybody sent, the data owner's inputs and answer included; of peers only what the parties sent "
-    "each other, as `among_bytes` is",
+    "wall: of the slowest party, from the moment at which all parties hold their shares of the inputs until all hold their share of the "
+    "answer. What moiety's dealer did before that moment is added. Links of moiety (mutual TLS) and MP-SPDZ encrypt, those of SPU and "
+    "CrypTen do not",
+    "end to end: of moiety's data owner, from floats to floats. It adds the order to run, encoding, sharing the inputs and opening the "
+    "answer, which peers were not asked to time; PyTorch's own time is held against it, and that of decoders is all of this kind",
+    "bytes among parties are what the parties sent each other, which is all that peers count; bytes sent are everything that anybody sent, "
+    "so at moiety the data owner's inputs and answer too, as are its parties' CPU-seconds",
     "SPU's rounds are messages received by party 0; CPU-seconds and memory are those of the party that needs most",
     "CrypTen runs with two parties and its default dealer, party 0, which knows every triple",
 )
@@ -95,7 +102,7 @@ def _row(workload: Workload, turns: Sequence[Turn]) -> Row:
     sides = {side: figures(taken) for side, taken in by_side.items() if taken}
     ours, floor = sides.get(OURS), sides.get(FLOOR)
     found = {side: ratios(theirs, ours) for side, theirs in sides.items() if ours and side not in (OURS, FLOOR)}
-    over = _over(ours.wall_s, floor.wall_s) if ours and floor else None
+    over = _over(ours.whole_s, floor.wall_s) if ours and floor else None
     return Row(workload.name, workload.title, dict(workload.options), sides, found, over)
 
 
@@ -109,6 +116,7 @@ def figures(turns: Sequence[Turn]) -> Figures:
 
     return Figures(
         wall_s=middle(lambda one: one.wall_s),
+        whole_s=middle(lambda one: one.whole_s),
         cpu_s=middle(lambda one: max(one.cpu_s)),
         sent_bytes=middle(lambda one: one.sent_bytes),
         among_bytes=middle(lambda one: one.among_bytes),
@@ -127,7 +135,7 @@ def figures(turns: Sequence[Turn]) -> Figures:
 
 def ratios(theirs: Figures, ours: Figures) -> Ratios:
     """Above 1 where moiety needs less."""
-    names = ("wall_s", "cpu_s", "sent_bytes", "among_bytes", "rounds", "peak_bytes", "share_s", "compile_s")
+    names = ("wall_s", "whole_s", "cpu_s", "sent_bytes", "among_bytes", "rounds", "peak_bytes", "share_s", "compile_s")
     return Ratios(*(_over(getattr(theirs, name), getattr(ours, name)) for name in names))
 
 

@@ -45,11 +45,18 @@ class Measured(msgspec.Struct, frozen=True):
     """``sent_bytes`` with all framing and encryption, where the side knows."""
     steady: int = 1
     """How many of the last runs count; their median is the turn's."""
+    between_s: float | None = None
+    """Seconds from shares to shares, where the walls are more than that."""
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds of a run that was warmed up."""
+        return median(self.walls[-self.steady :])
 
     @property
     def wall_s(self) -> float:
-        """Seconds of a run that was warmed up."""
-        return median(self.walls[-self.steady :])
+        """From shares to shares, where the side tells it."""
+        return self.whole_s if self.between_s is None else self.between_s
 
 
 class Turn(msgspec.Struct, frozen=True):
