@@ -231,7 +231,7 @@ def test_rule_12_lift_on_its_whole_range(width):
     assert (opened(run(lifted, share(beyond, bits=width))) != beyond).any()
 
 
-@pytest.mark.parametrize("ring_bits", [7, 8])
+@pytest.mark.parametrize("ring_bits", [5, 6, 8])
 @pytest.mark.parametrize("shape", [(4, 1), (3, 2), (5, 3), (2, 3, 8), (3, 13), (2, 64), (7,)])
 def test_row_maximum_is_within_one_unit(shape, ring_bits):
     units, step = 1 << (ring_bits - 2), 9

@@ -309,6 +309,22 @@ def _puma_exp(b: Builder, x: Secret, step: float, spread: float) -> Secret:
     return Secret(b.emit("puma_neg_exp", down, t=PUMA_SQUARINGS), x.shape, x.fraction, 1.0)
 
 
+GOOD_STEP = 1.0
+"""Within as much, a row's maximum is found in the smallest ring: every bit less halves its tables, and terms of the softmax lose 1.4
+bits for each unit that the maximum may be off."""
+
+
+def _ring_of_maximum(unit: float, bound: float) -> tuple[int, int, int, float]:
+    """For values within ``bound``: bits of the ring in which their maximum is found, how many steps they may lie from zero in it, and
+    the step as bits above the unit and as a real number. Two steps at either end are room for rounding."""
+    for ring_bits in (5, 6, 7, 8):
+        most = 2 ** (ring_bits - 2) - 2
+        step_bits = max(0, int(np.ceil(np.log2(bound / most / unit))))
+        if unit * 2.0**step_bits <= GOOD_STEP:
+            break
+    return ring_bits, most, step_bits, unit * 2.0**step_bits
+
+
 MOST_STEP = 8.0
 """Above a step of exp(8) = 3000 the exact maximum is found, for more bits and rounds."""
 
@@ -316,19 +332,18 @@ MOST_STEP = 8.0
 def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: float) -> tuple[int, float]:
     """Row maxima and the step within which they are found. A mask that moves with the position must not change sizes: its excluded
     places are set to the lowest value."""
-    step_bits = max(0, int(np.ceil(np.log2(max(bound, x.unit) * b.options.margin / 62.0 / x.unit))))
-    step = x.unit * 2.0**step_bits
+    ring_bits, most, step_bits, step = _ring_of_maximum(x.unit, max(bound, x.unit) * b.options.margin)
     kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
-    b.check(kept, -62 * step, 62 * step, step)
+    b.check(kept, -most * step, most * step, step)
     if step <= MOST_STEP and (mask is None or mask.rows is None):
-        return b.emit("row_max", x.node, *valid, step_bits=step_bits), step
+        return b.emit("row_max", x.node, *valid, step_bits=step_bits, ring_bits=ring_bits), step
     lowered = kept.node
     if mask is not None:
-        floor = np.uint64(-(64 << step_bits) & (2**64 - 1))
+        floor = np.uint64(-(1 << (ring_bits - 2 + step_bits)) & (2**64 - 1))
         rows = [(~row).numpy().astype(np.uint64) * floor for row in ([mask.value] if mask.rows is None else mask.rows)]
         lowest = b.constant(rows[0]) if mask.rows is None else b.constant(np.stack(rows), by_position=True)
         lowered = b.emit("add_public", kept.node, lowest)
     if step <= MOST_STEP:
-        return b.emit("row_max", lowered, step_bits=step_bits), step
+        return b.emit("row_max", lowered, step_bits=step_bits, ring_bits=ring_bits), step
     exact = b.emit("largest", lowered, bits=min(64, step_bits + 9))
     return b.emit("reshape", exact, shape=(*x.shape[:-1], 1)), x.unit

@@ -19,7 +19,7 @@ MOST_ELEMENTS: Final = 1 << 40
 PART_OF_MEMORY: Final = 64
 """One tensor may have so many bytes' worth of a party's memory an element: 8 bytes, and an eighth of all."""
 MOST: Final = 1 << 62
-SMALL: Final = {"axis": 64, "bits": 64, "drop": 64, "fraction": 512, "step_bits": 64, "t": 64, "width": 64}
+SMALL: Final = {"axis": 64, "bits": 64, "drop": 64, "fraction": 512, "ring_bits": 8, "step_bits": 64, "t": 64, "width": 64}
 """Parameters that count bits, axes or rounds."""
 TOKENS: Final = frozenset({"argmax"})
 """Operations whose results are places of largest values, and no values."""

@@ -300,9 +300,10 @@ def _inside(coefficients: Words) -> Table:
 
 
 @op
-async def row_max(party: Party, x: Share, *valid: Words, step_bits: int) -> Share:
+async def row_max(party: Party, x: Share, *valid: Words, step_bits: int, ring_bits: int) -> Share:
     """Maximum over the last axis (kept as 1) within one unit of 2^step_bits; only public ``valid`` places count."""
-    found = await maximum.row_max(party, x, step_bits=step_bits, valid=valid[0].astype(bool) if valid else None)
+    places = valid[0].astype(bool) if valid else None
+    found = await maximum.row_max(party, x, step_bits=step_bits, ring_bits=ring_bits, valid=places)
     return found.reshape(*x.shape[:-1], 1)
 
 

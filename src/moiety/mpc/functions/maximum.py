@@ -25,13 +25,13 @@ async def row_max(party: Party, x: Share, *, step_bits: int, ring_bits: int = 8,
     """Approximate maximum c of every row (last axis): ``|c - max x| < u`` for a unit of ``u = 2^step_bits`` raw units.
 
     The result has the fraction of x. Where the public ``valid`` is False, a value takes no part. Range: all values that take part
-    within [-64 u, 63 u] ([-32 u, 31 u] for ``ring_bits = 7``, which halves the tables); outside, the result is nonsense without a
+    within [-64 u, 63 u]; every bit of the ring less halves that and the tables. Outside, the result is nonsense without a
     warning, so the bound belongs to the plan.
     Rounds: ceil(log2 of the longest row), at least 1. Bytes for a row of n > 1: ``(n - 2) (2^ring_bits + 2)`` for its tree and
     ``8 * 2^ring_bits + 32`` for the last, lifting level (n = 1: 32). P1 and P2 see padded octets, P0 nothing.
     """
     if not 1 <= ring_bits <= 8:
-        raise ProtocolMisuse(f"tables of 2^{ring_bits} cells are not served; take ring_bits 7 or 8")
+        raise ProtocolMisuse(f"tables of 2^{ring_bits} cells are not served; take ring_bits up to 8")
     rows = _Rows.of(x.shape, valid)
     now = x.low_bits(step_bits, 8).map(lambda part: part.ravel()[rows.places])
     while rows.longest > 2:
