@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moiety.compile import program
+from moiety.compile import passes, program
 from moiety.compile.model import compile_model
 from moiety.errors import InputError
 from moiety.mpc.rounds import Role
@@ -51,6 +51,30 @@ def test_truncations_merge_within_the_budget_only() -> None:
     assert exact.expected_failures == 0 < merged.expected_failures <= 2.0**-4
     assert len(merged.waves) < len(exact.waves)
     assert any("truncation failures" in line for line in merged.leakage)
+
+
+def test_small_range_checks_are_done_together_and_large_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(4):
+                x = torch.nn.functional.silu(self.layer(x))
+            return x
+
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)) * 3
+
+    def checks() -> list[str]:
+        return [node.op for node in compile_model(Deep(), (x,), check_ranges=True).plan.nodes if "out_of_range" in node.op]
+
+    assert "all_out_of_range" in checks()
+    monkeypatch.setattr(passes, "JOINED_CHECK", 24)
+    two = checks()
+    monkeypatch.setattr(passes, "SMALL_CHECK", 11)
+    assert len(checks()) > len(two) > 1
+    assert set(checks()) == {"out_of_range"}
 
 
 def test_made_up_inputs_stay_positive_where_the_example_is() -> None:

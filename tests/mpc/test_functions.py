@@ -308,6 +308,14 @@ def test_out_of_range_sees_what_wraps_around_the_ring():
         run(ranges.out_of_range, share(values), low=3, high=3)
 
 
+def test_checks_done_together_count_what_each_would():
+    xs = [np.array([[-5, -4, 0], [8, 9, 2**58]]), np.array(4), np.array([-33 - 2**5, -32, 31, 2**58])]
+    ends = [ranges.Ends(-4, 9), ranges.Ends(5, 6), ranges.Ends(-32, 32, 4)]
+    lows, highs, drops = zip(*ends, strict=True)
+    found = run(ops.all_out_of_range, *map(share, xs), lows=lows, highs=highs, drops=drops, bits=60)
+    assert opened(found).tolist() == [3 + 1 + 2]
+
+
 @pytest.mark.parametrize("counts", [[0], [1], [0, 0, 0], [0, 7, 2**40], [2**62]])
 def test_a_flag_says_whether_a_count_is_not_zero(counts):
     assert opened(run(ranges.not_zero, share(counts))).tolist() == [int(count > 0) for count in counts]

@@ -182,9 +182,11 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
 def _narrowed(plan: Plan, builder: Builder) -> Plan:
     """In rings no larger than hard bounds ask for, which the weights decide."""
     drops = {i: cut.drop for i, cut in builder.truncations.items()}
-    found = bounds.find(plan, program.shapes(plan), builder.tensors, drops, builder.claims, builder.slacks)
+    shapes = program.shapes(plan)
+    found = bounds.find(plan, shapes, builder.tensors, drops, builder.claims, builder.slacks)
     plan = narrow.cut_products(plan, builder.truncations, found)
-    return narrow.narrow(narrow.checks_needed(plan, found, builder.slacks), builder.truncations, found)
+    plan = narrow.narrow(narrow.checks_needed(plan, found, builder.slacks), builder.truncations, found)
+    return passes.join_checks(plan, shapes)
 
 
 def _leakage(plan: Plan, disclosed: Sequence[str]) -> tuple[str, ...]:

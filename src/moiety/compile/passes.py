@@ -1,7 +1,8 @@
 """Rewrites of a finished program: plan in, plan out."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,6 +33,58 @@ def merge_truncations(plan: Plan, truncations: Mapping[int, Truncation], budget:
         expected += cut.risk
         nodes[i] = Node(product.op, product.inputs, {**product.params, "drop": cut.drop})
     return msgspec.structs.replace(plan, nodes=tuple(nodes), expected_failures=expected)
+
+
+SMALL_CHECK = 1 << 13
+"""Elements of a range check that may wait for others: what it reads is held as long."""
+JOINED_CHECK = 1 << 16
+"""Elements of several range checks that became one."""
+JOINED_BITS = 8
+"""Small checks read a multiple of so many bits, that more of them are alike."""
+
+
+def join_checks(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> Plan:
+    """Have small range checks of about equal width done together, where the last of them is: one comparison of many is less work.
+
+    A check becomes wider by dropping fewer bits, which makes it only stricter. Counts are added up in any case, so nothing else changes.
+    """
+    nodes, modules = list(plan.nodes), list(plan.modules)
+    for flag in [i for i, node in enumerate(nodes) if node.op == "any_flag"]:
+        groups = _alike(nodes, shapes, sorted(set(nodes[flag].inputs)))
+        for group in groups:
+            if len(group) > 1:
+                nodes[group[-1]] = _joined([_wider(nodes[i]) for i in group])
+                modules[group[-1]] = modules[flag]
+        nodes[flag] = Node("any_flag", tuple(sorted(group[-1] for group in groups)), {})
+    return msgspec.structs.replace(plan, nodes=tuple(nodes), modules=tuple(modules))
+
+
+def _alike(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]], checks: Iterable[int]) -> list[list[int]]:
+    """Checks by what may be done together, each group in the order of the program."""
+    done: list[list[int]] = []
+    waiting: dict[int, tuple[list[int], int]] = {}  # by bits: the checks of a group that is not full, and their elements
+    for i in checks:
+        count, bits = math.prod(shapes[nodes[i].inputs[0]]), _wider(nodes[i]).params["bits"]
+        group, before = waiting.get(bits, ([], 0))
+        if count > SMALL_CHECK:
+            done.append([i])
+        elif before + count > JOINED_CHECK:
+            done.append(group)
+            waiting[bits] = [i], count
+        else:
+            waiting[bits] = [*group, i], before + count
+    return done + [group for group, _ in waiting.values()]
+
+
+def _wider(check: Node) -> Node:
+    drop, bits = check.params["drop"], check.params["bits"]
+    more = min(drop, -bits % JOINED_BITS)
+    return Node(check.op, check.inputs, {**check.params, "drop": drop - more, "bits": bits + more})
+
+
+def _joined(checks: Sequence[Node]) -> Node:
+    ends = {f"{end}s": tuple(check.params[end] for check in checks) for end in ("low", "high", "drop")}
+    return Node("all_out_of_range", tuple(check.inputs[0] for check in checks), {**ends, "bits": checks[0].params["bits"]})
 
 
 def reveal_last(plan: Plan) -> Plan:

@@ -392,6 +392,15 @@ async def out_of_range(party: Party, x: Share, *, low: int, high: int, drop: int
 
 
 @op
+async def all_out_of_range(
+    party: Party, *xs: Share, lows: tuple[int, ...], highs: tuple[int, ...], drops: tuple[int, ...], bits: int
+) -> Share:
+    """How many elements of all of these lie outside the range of theirs, as :func:`out_of_range`."""
+    ends = [ranges.Ends(*end) for end in zip(lows, highs, drops, strict=True)]
+    return await ranges.all_out_of_range(party, [x.reshape(1, size(x.shape)) for x in xs], ends, bits)
+
+
+@op
 async def any_flag(party: Party, *counts: Share) -> Share:
     """One bit: whether any count is not zero."""
     total = counts[0]

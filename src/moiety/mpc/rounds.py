@@ -8,12 +8,12 @@ Order is a correctness hazard: if two roles started two independent products in 
 silently. So randomness is *addressed* (:class:`Address`) rather than streamed, and a wave is spoken in the order of addresses.
 """
 
+import math
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from moiety.errors import ProtocolMisuse
@@ -38,12 +38,12 @@ class Spec(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * -(-self.bits // 8)
+        return math.prod(self.shape) * -(-self.bits // 8)
 
     @property
     def memory_bytes(self) -> int:
         """What it takes in memory, where words have eight octets whatever their ring."""
-        return int(np.prod(self.shape, dtype=np.int64)) * (1 if self.bits == 8 else 8)
+        return math.prod(self.shape) * (1 if self.bits == 8 else 8)
 
     @property
     def passing_bytes(self) -> int:

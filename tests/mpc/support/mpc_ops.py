@@ -82,6 +82,10 @@ async def _wide_table(party: Party, x: Share) -> Share:
     return await ops.table(party, x, fine, coarse, windows=windows, fraction=10)
 
 
+async def _all_out_of_range(party: Party, *xs: Share) -> Share:
+    return await ranges.all_out_of_range(party, xs, (ranges.Ends(-100, 1 << F), ranges.Ends(-4, 300, 4)), 40)
+
+
 async def _lookup(party: Party, x: Share) -> list[Share]:
     return await table.lookup(party, x, WINDOW, [TABLES[2], TABLES[2]])
 
@@ -180,6 +184,7 @@ CASES = {
     "one_hot": Case(lambda party, x: one_hot.one_hot(party, x.as_fraction(0), 6), _reals(5)),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 20), _reals(2, 6)),
     "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -100, 1 << F), _reals(3, 7)),
+    "all_out_of_range": Case(_all_out_of_range, _two((3, 7), (3, 2))),
     "any_flag": Case(ops.any_flag, _both(_counts, _counts)),
     "puma_gelu": Case(puma.gelu, _reals(9)),
     "puma_silu": Case(puma.silu, _reals(9)),

@@ -183,6 +183,10 @@ async def levels(party: Party, x: Share) -> Share:
     return await ops.table(party, x, COEFFICIENTS[:2], coarse, windows=(0, 0, 1, 3, 0, 1, 2, 3), fraction=0)
 
 
+def both_out_of_range(party: Party, x: Share, y: Share) -> Any:
+    return ranges.all_out_of_range(party, (x.reshape(-1, 1), y.reshape(-1, 1)), (ranges.Ends(-4, 9), ranges.Ends(-12, 9, 1)), 5)
+
+
 async def selections(party: Party, *given: Any) -> Share:
     return await puma._sum_selected(party, given[:2], given[2:])
 
@@ -245,6 +249,7 @@ WIDE = {
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 6), row(6, 3), TERNARY[::9]),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 6), row(6, 3), TERNARY[1::9]),
     "out_of_range": Case(lambda party, x: ranges.out_of_range(party, x, -9, 20), row(6, 1), some(6)),
+    "all_out_of_range": Case(both_out_of_range, several(6), some(6, 2), 13),
     "shuffle": Case(shuffle.shuffle, row(6, 2), some(6, 2)),
     "shuffle_of_three": Case(shuffle.shuffle, row(4, 3), some(4, 3), 15),
     "top": Case(lambda party, x: top.top(party, x, 1, 2), row(7, 2), some(7, 2)[2:6], 15),

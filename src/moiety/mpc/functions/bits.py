@@ -6,6 +6,7 @@ secret bits is, with the public masked bits as coefficients, a sum of products o
 them (multi-input gates of ABY2.0, over Z_2).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -41,7 +42,7 @@ def pieces(count: int) -> Iterator[tuple[Any, ...]]:
 
 def size(shape: tuple[int, ...]) -> int:
     """Number of elements of a shape."""
-    return int(np.prod(shape, dtype=np.int64))
+    return math.prod(shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ is fitted on twice its width. P0 deals the one-hot of lh as xor shares; where th
 sign sigma (known to P0 alone) remains, which dealt words repair.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -101,7 +102,7 @@ async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence
     """As :func:`lookup`, but additive shares (tables, *x.shape), None where this role has none: 1 round."""
     if window.bits > x.bits or not 1 <= bits <= 64:
         raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
-    count = int(np.prod(x.shape, dtype=np.int64))
+    count = math.prod(x.shape)
     said, powers, corrections = _spoken(party, x, window, tables, bits)
     theirs = await party.swap(*said, specs=tuple(Spec((len(powers), count), bits) for _ in tables))
     if not party.evaluates:
@@ -120,7 +121,7 @@ def _spoken(
     Selectors and pads, most of what a look-up draws and is dealt, end with this function: they are not held over the exchange.
     """
     degree = len(tables[0].coefficients) - 1
-    count = int(np.prod(x.shape, dtype=np.int64))
+    count = math.prod(x.shape)
     part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
     selectors = party.deal((count, (1 << window.index_bits) // 8), part.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
     signed = part.signed_powers(selectors, degree) if party.helps and selectors is not None else []
