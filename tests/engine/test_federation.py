@@ -106,6 +106,13 @@ def test_a_failed_session_is_replaced(private: Private, model: "torch.nn.Module"
     assert difference(private, model, torch.zeros(4, 16)) < 0.002
 
 
+def test_weights_are_shared_though_the_session_that_expected_them_is_gone(federation: Federation, private: Private) -> None:
+    federation.expect("late", torch.nn.Linear(16, 32))
+    federation._expecting._sessions["late"].session.close()
+    assert private._source is not None
+    assert federation.deploy_plans("late", private.plans[:1], private._source.weights)
+
+
 def test_deploying_again_replaces(federation: Federation, model: "torch.nn.Module") -> None:
     x = torch.randn(4, 16).clamp(-1.5, 1.5)
     federation.deploy(model, x, name="again")

@@ -210,9 +210,30 @@ def test_limits_of_a_party(houses: list[member.House], threads: Threads) -> None
         owner(threads, MODEL_OWNER).close()
         one.run("two", plans.running_sum(3), plans.words(np.ones((1, 3))), position=0)
         assert all(house.memory.taken > kept(house) for house in houses)
+    left(houses)
+
+
+def test_room_for_expected_weights(houses: list[member.House], threads: Threads) -> None:
+    words, weights, x = 40_000, plans.mlp_weights(), np.linspace(-1, 1, 64).reshape(4, 16)
+    with owner(threads, MODEL_OWNER) as session:
+        session.expect("mlp", words)
+        assert sorted(house.memory.taken for house in houses) == [8 * words, 16 * words, 16 * words]
+        session.deploy("mlp", [plans.mlp()], weights)
+        session.expect("mlp", words)  # something is here already
+        assert [house.memory.taken - kept(house) for house in houses] == [0, 0, 0]
+        session.expect("another", words)
+        assert all(house.memory.taken > kept(house) for house in houses)
+    with owner(threads, CLIENT) as session:
+        found = session.run("mlp", plans.mlp(), plans.words(x))
+    assert np.abs(plans.reals(found) - plans.mlp_float(weights, x)).max() < 0.005
+    left(houses)
+
+
+def left(houses: list[member.House]) -> None:
+    """The account has nothing but models, soon: the parties take a moment to see that a session ended."""
     deadline = time.monotonic() + 10
     while any(house.memory.taken != kept(house) for house in houses) and time.monotonic() < deadline:
-        time.sleep(0.02)  # the parties take a moment to see that the sessions ended
+        time.sleep(0.02)
     assert [house.memory.taken - kept(house) for house in houses] == [0, 0, 0]
 
 

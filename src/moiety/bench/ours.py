@@ -46,7 +46,9 @@ def main(folder: str, out: str) -> None:
 
 def _module(federation: Federation, workload: Workload, runs: int) -> tuple[Measured, np.ndarray[Any, Any]]:
     began = time.perf_counter()
-    compiled = _compiled_module(workload)
+    module = material.module(workload)
+    federation.expect(NAME, module)
+    compiled = _compiled_module(workload, module)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [compiled.plan], compiled.weights)
     asked = material.inputs(workload, material.ASKED)
@@ -59,6 +61,7 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
     """A prompt, or a fixed text token by token behind one: the times do not depend on which tokens."""
     tokenizer, model = workload.make()
     began = time.perf_counter()
+    federation.expect(NAME, model)
     compiled = _compiled_decoder(tokenizer, model)
     compile_s = time.perf_counter() - began
     private, share_s = _deployed(federation, [*compiled.prefill.values(), *compiled.steps.values()], compiled.weights)
@@ -77,16 +80,16 @@ def _decoder(federation: Federation, workload: Workload, runs: int) -> tuple[Mea
 def compiled(workload: Workload) -> tuple[list[Plan], Mapping[str, Any]]:
     """The plans that a measurement runs, in their order, and their weights."""
     if workload.kind == MODULE:
-        found = _compiled_module(workload)
+        found = _compiled_module(workload, material.module(workload))
         return [found.plan], found.weights
     both = _compiled_decoder(*workload.make())
     steps = [both.steps[decoder.BUCKET]] if workload.kind == DECODE else []
     return [both.prefill[PROMPT], *steps], both.weights
 
 
-def _compiled_module(workload: Workload) -> Compiled:
+def _compiled_module(workload: Workload, module: Any) -> Compiled:
     options = Options(check_ranges=True, **workload.options)
-    return compile_model(material.module(workload), material.inputs(workload, material.EXAMPLE), options=options)
+    return compile_model(module, material.inputs(workload, material.EXAMPLE), options=options)
 
 
 def _compiled_decoder(tokenizer: Any, model: Any) -> decoder.CompiledDecoder:
@@ -95,7 +98,7 @@ def _compiled_decoder(tokenizer: Any, model: Any) -> decoder.CompiledDecoder:
 
 
 def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[str, Any]) -> tuple[Private, float]:
-    """As ``Federation.deploy`` does it, timed apart from compiling."""
+    """As ``Federation.deploy`` does it, timed apart from compiling; meanwhile the parties have set memory aside, as they do there."""
     began = time.perf_counter()
     federation.deploy_plans(NAME, plans, weights)
     return federation.model(NAME), time.perf_counter() - began

@@ -15,6 +15,7 @@ from moiety import ring
 from moiety.engine import keys
 from moiety.engine.messages import Agreement, Deploy, Supply, Tensor, hear, say
 from moiety.engine.pieces import PIECE_WORDS, Masks, Matrix, Tags, given, held_shape, pieces, total, words_of
+from moiety.engine.room import Place
 from moiety.engine.session import Session, agree
 from moiety.engine.store import Stored
 from moiety.errors import InconsistentInput, InputError
@@ -49,9 +50,13 @@ def send_weights(session: Session, message: Deploy, weights: Weights, streams: M
 
 def needed_bytes(message: Deploy, role: Role) -> int:
     """Memory that the weights of a manifest take at a party while they come; what stays is a little less."""
-    parts = 1 if role is Role.P0 else 2
     sizes = [words_of(tensor) for tensor in message.tensors]
-    return 8 * parts * (sum(sizes) + PIECES * min(PIECE_WORDS, max(sizes, default=0)))
+    return held_bytes(sum(sizes) + PIECES * min(PIECE_WORDS, max(sizes, default=0)), role)
+
+
+def held_bytes(words: int, role: Role) -> int:
+    """Memory of so many words of weights at a party: P0 holds their mask, P1 and P2 also what is masked."""
+    return 8 * words * (1 if role is Role.P0 else 2)
 
 
 def prepare(session: Session, message: Deploy | Supply, wait_s: float) -> Masks:
@@ -68,25 +73,27 @@ def tags(session: Session, number: int) -> Tags | None:
     return None if key is None else Tags(ring.derive(key, b"moiety tags of weights", session.id, number.to_bytes(8, "little")))
 
 
-def receive_weights(session: Session, message: Deploy, wait_s: float) -> dict[str, Stored]:
+def receive_weights(session: Session, message: Deploy, wait_s: float, place: Place = ring.aligned) -> dict[str, Stored]:
     """A party's side. Raises InconsistentInput before anything is kept when parties were told or sent different things."""
     masks, tagged = prepare(session, message, wait_s), tags(session, message.number)
     seen, out = list[bytes](), {}
     for index, tensor in enumerate(message.tensors):
-        value = _receive(session, masks, tagged, index, tensor, seen, wait_s)
+        value = _receive(session, masks, tagged, index, tensor, seen, wait_s, place)
         out[tensor.name] = Stored(tensor, value, sharing_of(session, message, tensor), session.owner)
     compare(session, total(seen), wait_s)
     return out
 
 
-def _receive(session: Session, masks: Masks, tagged: Tags | None, index: int, tensor: Tensor, seen: list[bytes], wait_s: float) -> Any:
-    mask = ring.aligned(held_shape(tensor))
-    masked = None if tagged is None else ring.aligned(held_shape(tensor))
+def _receive(
+    session: Session, masks: Masks, tagged: Tags | None, index: int, tensor: Tensor, seen: list[bytes], wait_s: float, place: Place
+) -> Any:
+    mask = place(held_shape(tensor))
+    masked = None if tagged is None else place(held_shape(tensor))
     for piece in pieces(tensor):
-        place = slice(piece.begin, piece.end)
-        mask.reshape(-1)[place] = masks.whole(index, piece)
+        here = slice(piece.begin, piece.end)
+        mask.reshape(-1)[here] = masks.whole(index, piece)
         if masked is not None and tagged is not None:
-            words = masked.reshape(-1)[place]
+            words = masked.reshape(-1)[here]
             read_piece(session, index, tensor, piece.number, words, wait_s)
             seen.append(tagged.tag(index, piece, words))
     if not tensor.packed:

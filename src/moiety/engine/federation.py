@@ -21,6 +21,7 @@ from moiety.engine import launch
 from moiety.engine.cost import Cost, cost
 from moiety.engine.deploy import Weights
 from moiety.engine.directory import Directory, load
+from moiety.engine.expecting import Expecting
 from moiety.engine.injection import shaping
 from moiety.engine.limits import in_bytes
 from moiety.engine.messages import Tensor
@@ -121,6 +122,7 @@ class Federation:
         self._privates: list[Private] = []
         self._closed = False
         self._suppliers: dict[str, list[Supplier]] = {}
+        self._expecting = Expecting(lambda: self._as(self._model_owner))
         ring.keep_freed(OWNERS_KEPT)
 
     def deploy(
@@ -146,9 +148,22 @@ class Federation:
         called = name or type(model).__name__.lower()
         limit = None if memory is None else in_bytes(memory)
         private = Private(self, called, _Source(model, args, kwargs, tuple(public), options, limit))
-        private.compile(args, kwargs, replace=True)
+        if limit is None:
+            self.expect(called, model)
+        try:
+            private.compile(args, kwargs, replace=True)
+        finally:
+            self._expecting.end(called)
         self._privates.append(private)
         return private
+
+    def expect(self, name: str, model: Any) -> None:
+        """Let the parties set memory aside for the numbers of a PyTorch module, while the caller compiles it to deploy it as ``name``.
+
+        ``deploy_plans`` uses it. ``deploy`` does all this by itself, but with a limit of memory: then the plan says what is kept. Where the
+        parties hold something under that name already they set nothing aside.
+        """
+        self._expecting.begin(name, sum(parameter.numel() for parameter in getattr(model, "parameters", tuple)()))
 
     def deploy_plans(
         self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False, memory: int | None = None
@@ -163,7 +178,7 @@ class Federation:
         for supplier in self._suppliers.get(name, ()):
             supplier.ensure(self.deadlines.result_s)
         apart = frozenset[str]() if memory is None else forecast.to_stream(plans, memory)
-        with self._as(self._model_owner) as session:
+        with self._expecting.session(name) as session:
             shared, held = session.share(name, plans, weights, replace=replace, apart=apart)
             self._supply(name, plans, weights, apart)
             session.give(name, [plan for plan in plans if plan.hash not in held])
@@ -219,6 +234,7 @@ class Federation:
         self._closed = True
         for private in self._privates:
             private.close()
+        self._expecting.close()
         for name in list(self._suppliers):
             self._end_supply(name)
         if self._started is not None:

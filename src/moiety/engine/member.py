@@ -11,7 +11,7 @@ from typing import Final
 from moiety import ring
 from moiety.engine import keys
 from moiety.engine.audit import AuditLog
-from moiety.engine.deploy import check_manifest, needed_bytes, receive_weights, sharing_of
+from moiety.engine.deploy import check_manifest, held_bytes, needed_bytes, receive_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Tally, Watcher
 from moiety.engine.limits import Limits, Memory
@@ -22,6 +22,7 @@ from moiety.engine.messages import (
     Command,
     Deploy,
     Done,
+    Expect,
     Fetch,
     Fine,
     Holding,
@@ -37,6 +38,7 @@ from moiety.engine.pieces import given
 from moiety.engine.policy import accept_plan, check_opens_tokens
 from moiety.engine.quota import Quotas
 from moiety.engine.report import Report, packages, peak_memory_bytes
+from moiety.engine.room import Expected
 from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
 from moiety.engine.store import Model, PartySources, Store, Stored, position_row
@@ -98,6 +100,7 @@ class Member:
     house: House
     session: Session
     states: States = field(init=False)
+    expected: Expected = field(init=False)
     _wire: dict[str, tuple[int, int]] = field(default_factory=dict)
     """TCP bytes after the last command. The dealer may be ahead of a run's beginning here, so that is no time to count."""
     _cpu_s: float = 0.0
@@ -107,6 +110,7 @@ class Member:
 
     def __post_init__(self) -> None:
         self.states = States(self.session.role, self.house.memory)
+        self.expected = Expected(self.house.memory)
 
     def serve(self) -> None:
         """Until the owner says close. Raises what ended the session otherwise."""
@@ -121,6 +125,7 @@ class Member:
                     return
         finally:
             self.states.close()
+            self.expected.close()
 
     def _answer(self, command: Command) -> None:
         self.house.audit.check()
@@ -136,6 +141,8 @@ class Member:
         match command:
             case Ask():
                 self._tell(command)
+            case Expect():
+                self._expect(command)
             case Deploy():
                 self._deploy(command)
             case Supply():
@@ -191,14 +198,22 @@ class Member:
         except PolicyRefused:
             self.house.directory.allow("deploy", model, self.session.owner)
 
+    def _expect(self, command: Expect) -> None:
+        """Set memory aside, unless there is none to spare, or something under the name: then most of the weights may be here already."""
+        house = self.house
+        house.directory.allow("deploy", command.model, self.session.owner)
+        if not house.store.model(command.model).weights:
+            self.expected.expect(held_bytes(command.words, self.session.role), f"room for the weights of {command.model!r}")
+        self._say(Fine())
+
     def _deploy(self, command: Deploy) -> None:
         house, owner = self.house, self.session.owner
         house.directory.allow("deploy", command.model, owner)
         check_manifest(command)
         self.session.claim_deploy(command.number)
         need, what = needed_bytes(command, self.session.role), f"sharing the weights of {command.model!r}"
-        with house.store.deploying(command.model, house.limits.models), house.memory.held(need, what):
-            weights = receive_weights(self.session, command, house.deadlines.wave_s)
+        with house.store.deploying(command.model, house.limits.models), self.expected.placing(need, what) as place:
+            weights = receive_weights(self.session, command, house.deadlines.wave_s, place)
             self._say(Fine())
             # P0 is done before the others: what none of the three may lack is kept when the owner knows that all have it.
             awaited = "that all parties have the weights"

@@ -87,6 +87,13 @@ class Tensor(msgspec.Struct, frozen=True):
     packed: bool
 
 
+class Expect(Message, frozen=True):
+    """Owner: I am compiling this model, whose weights have about so many words; set memory aside meanwhile."""
+
+    model: Text
+    words: Number
+
+
 class Deploy(Message, frozen=True):
     """Owner: masks of these weights come from streams D (P0, P1) and E (P0, P2); masked words follow to P1 and P2."""
 
@@ -182,7 +189,7 @@ class Close(Message, frozen=True):
     """Owner: the session ends in good order."""
 
 
-Command = Ask | Deploy | Supply | AddPlan | Fetch | Run | Close
+Command = Ask | Expect | Deploy | Supply | AddPlan | Fetch | Run | Close
 M = TypeVar("M")
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}

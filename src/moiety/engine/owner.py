@@ -21,6 +21,7 @@ from moiety.engine.messages import (
     Close,
     Deploy,
     Done,
+    Expect,
     Fetch,
     Fine,
     Holding,
@@ -160,6 +161,12 @@ class OwnerSession:
 
     def _secret(self) -> bytes:
         return self.identity.secret(seals.PURPOSE)
+
+    def expect(self, model: str, words: int) -> None:
+        """Let the parties set memory aside for about so many words of weights, which this session will deploy."""
+        with self.guarded():
+            self._tell_all(lambda role: Expect(model, words))
+            self._all_fine("that it expects the weights")
 
     def supply(self, model: str, tensors: tuple[Tensor, ...]) -> tuple[Supply, Masks]:
         """Announce weights that are streamed into every run while this session lasts, which from now on is for that alone.
