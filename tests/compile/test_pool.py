@@ -67,7 +67,7 @@ def test_means_over_windows() -> None:
 def test_means_cost_nothing() -> None:
     """Beside the truncation that a factor alone needs, too."""
     x = spread(1, 2, 8, 8)
-    pooled, copied = (compiled(f, x) for f in (nn.AvgPool2d(2), lambda x: x[:, :, ::2, ::2] * 0.25))
+    pooled, copied = (compiled(f, x) for f in (nn.AvgPool2d(2), lambda x: x[:, :, ::2, ::2] * 0.99))
     assert len(pooled.plan.waves) == len(copied.plan.waves)
     assert all(sum(ours) <= sum(theirs) for ours, theirs in zip(pooled.plan.waves, copied.plan.waves, strict=True))
 

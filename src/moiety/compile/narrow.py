@@ -104,7 +104,7 @@ def narrow(plan: Plan, truncations: Mapping[int, Truncation], bounds: Bounds) ->
     for i in reversed(range(len(nodes))):
         node = nodes[i]
         if node.op == "reveal":
-            needed[i] = RING
+            needed[i] = octets_of(signed_bits(bounds.checked[node.inputs[0]].peak))
         if not needed[i]:
             continue
         bits = octets_of(needed[i])
@@ -136,6 +136,10 @@ LINEAR = frozenset(VIEWS) | {
 """Nodes whose result is right modulo 2^w if their operands are."""
 
 
+EXACT = frozenset({"clamp", "relu"})
+"""Nodes that compare an operand in a ring of their ``bits`` and yield it or something in its ring."""
+
+
 def _in_ring(node: Node, bits: int, drop: int, bounds: Bounds) -> Node:
     """A node whose result has the ring of ``bits``, or a larger one; ``drop``: what a rescale drops."""
     params = dict(node.params)
@@ -146,8 +150,10 @@ def _in_ring(node: Node, bits: int, drop: int, bounds: Bounds) -> Node:
     elif node.op == "rescale" and drop > 0:
         width = min(bits, left_after(bounds.checked[node.inputs[0]].peak, drop))
         params |= {"width": width, "bits": bits} if width < RING - drop else {}
-    elif node.op == "table" and bits < RING:
+    elif node.op in ("table", "reveal") and bits < RING:
         params["bits"] = bits
+    elif node.op in EXACT and (ring := octets_of(max(bits, params["bits"]))) < RING:
+        params["ring"] = ring
     return Node(node.op, node.inputs, params)
 
 
@@ -160,8 +166,10 @@ def _reads(node: Node, place: int, needed: int, bits: int, drop: int) -> int:
         return params["width"] + params["drop"] if "width" in params else RING if "drop" in params else bits
     if node.op in ("spread", "sum_of_squares"):
         return needed
-    if node.op in ("clamp", "relu"):
+    if node.op in EXACT:
         return max(needed, int(params["bits"]))
+    if node.op == "reveal":
+        return needed
     if node.op == "rescale" and "width" in params:
         return int(params["width"]) + drop
     if node.op == "table":

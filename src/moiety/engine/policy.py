@@ -25,8 +25,8 @@ TOKENS: Final = frozenset({"argmax"})
 """Operations whose results are places of largest values, and no values."""
 UNCHANGED: Final = frozenset({"reshape", "permute", "cut"})
 """Operations that move elements and change none."""
-OPENED_BYTES: Final = 16
-"""What P1 and P2 together send to the client for one element."""
+OPENED_BITS: Final = 64
+"""What P1 and P2 each send to the client for one element, unless the reveal says less."""
 
 
 def accept_plan(data: bytes, announced: str, role: Role, limits: Limits = MODEST) -> Bound:
@@ -173,8 +173,6 @@ def _check_sizes(plan: Plan, costs: Costs) -> None:
     if plan.flag >= 0:
         declared[plan.flag] = ("the range flag", 1)
     for node, (name, count) in declared.items():
-        opened = sum(wave.spoken.get(node, 0) for wave in costs.waves)
-        if opened != OPENED_BYTES * count:
-            raise PolicyRefused(
-                f"the plan declares {count} words for {name}, but opens {opened // OPENED_BYTES}; refuse its source, compile again"
-            )
+        opened, word = sum(wave.spoken.get(node, 0) for wave in costs.waves), 2 * -(-plan.nodes[node].params.get("bits", OPENED_BITS) // 8)
+        if opened != word * count:
+            raise PolicyRefused(f"the plan declares {count} words for {name}, but opens {opened // word}; refuse its source, compile again")

@@ -24,7 +24,7 @@ from moiety.mpc.functions.select import bit_to_share
 from moiety.mpc.functions.table import Table, Window, lookup
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words, together
-from moiety.mpc.share import Share
+from moiety.mpc.share import Share, extended
 
 Op = Callable[..., Any]
 Shape = tuple[int, ...]
@@ -308,15 +308,15 @@ async def row_max(party: Party, x: Share, *valid: Words, step_bits: int, ring_bi
 
 
 @op
-async def relu(party: Party, x: Share, *, bits: int) -> Share:
-    """max(x, 0), exact for |x| < 2^(bits - 1) raw units."""
-    return await relu_.relu(party, x, bits)
+async def relu(party: Party, x: Share, *, bits: int, ring: int = 64) -> Share:
+    """max(x, 0), exact for |x| < 2^(bits - 1) raw units; in a ring of at most ``ring`` bits."""
+    return await relu_.relu(party, x.narrowed(min(ring, x.bits)), bits)
 
 
 @op
-async def clamp(party: Party, x: Share, *, bits: int, low: int | None = None, high: int | None = None) -> Share:
-    """x between public ends, exact while x lies within 2^(bits - 1) raw units of both."""
-    return await clamp_.clamp(party, x, low, high, bits)
+async def clamp(party: Party, x: Share, *, bits: int, low: int | None = None, high: int | None = None, ring: int = 64) -> Share:
+    """x between public ends, exact while x lies within 2^(bits - 1) raw units of both; in a ring of at most ``ring`` bits."""
+    return await clamp_.clamp(party, x.narrowed(min(ring, x.bits)), low, high, bits)
 
 
 @op
@@ -410,6 +410,7 @@ async def any_flag(party: Party, *counts: Share) -> Share:
 
 
 @op
-async def reveal(party: Party, x: Share, *awaited: Share) -> Words | None:
-    """Open x to the client alone, once ``awaited`` has been computed too."""
-    return await rep3.reveal(party, x)
+async def reveal(party: Party, x: Share, *awaited: Share, bits: int = 64) -> Words | None:
+    """Open x to the client alone, once ``awaited`` has been computed too; as 64-bit words, if -2^(bits-1) <= x < 2^(bits-1) raw units."""
+    opened = x.narrowed(min(bits, x.bits))
+    return extended(await rep3.reveal(party, opened), opened.bits)

@@ -24,6 +24,14 @@ def wrap(words: Words, bits: int) -> Words:
     return words if bits in (8, 64) else words & words.dtype.type((1 << bits) - 1)
 
 
+def extended(words: Words | None, bits: int) -> Words | None:
+    """Elements of Z_2^bits as signed integers in 64-bit words."""
+    if words is None or bits == 64:
+        return words
+    up = np.uint64(64 - bits)
+    return ((words.astype(np.uint64) << up).view(np.int64) >> np.int64(up)).view(np.uint64)
+
+
 class Opaque:
     """A secret on which nobody can branch by accident: it has no truth value, index, length or iterator."""
 

@@ -156,7 +156,7 @@ CASES = {
     "shifted": Case(_shifted, _two((5, 3), (5, 3))),
     "rescale": Case(lambda party, z: rep3.rescale(party, z, 4), _reals(5, 3)),
     "rescale_and_square": Case(lambda party, z: ops.rescale_and_square(party, z, fraction=4), _reals(5, 3)),
-    "reveal": Case(rep3.reveal, _reals(5, 3)),
+    "reveal": Case(lambda party, x: ops.reveal(party, x, bits=24), _reals(5, 3)),
     "input": Case(_input, _reals(5, 3)),
     "lookup": Case(_lookup, _reals(9)),
     "lookup_in_another_ring": Case(lambda party, x: table.lookup(party, x.narrowed(24), WINDOW, [TABLES[2]], 40), _reals(9)),
