@@ -9,6 +9,12 @@ namespace moiety {
 namespace {
 
 inline __m256i load(const Word* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+inline __m256i load(const std::int32_t* from) {
+  return _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline __m256i load(const std::int16_t* from) {
+  return _mm256_cvtepi16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
 inline void store(Word* to, __m256i value) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value); }
 
 // A product mod 2^64 is lo * lo + 2^32 (lo * hi + hi * lo). The two kinds of terms are summed apart, the second in 32-bit
@@ -19,8 +25,8 @@ struct Tile {
   static constexpr int kVectors = 2;
   static constexpr Index kColumns = 4 * kVectors;
 
-  template <int R>
-  static void block(Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* out) {
+  template <int R, class T>
+  static void block(Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* out) {
     __m256i low[R][kVectors], cross[R][kVectors];
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < kVectors; ++v) low[r][v] = cross[r][v] = _mm256_setzero_si256();
@@ -46,10 +52,11 @@ struct Tile {
     }
   }
 
-  static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+  template <class T>
+  static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* c,
                   Index ldc, Word flip, Ahead) {
-    using Block = void (*)(Index, const Word*, Index, const Word*, Index, Word*);
-    static constexpr Block blocks[kRows] = {block<1>, block<2>, block<3>};
+    using Block = void (*)(Index, const Word*, Index, const T*, Index, Word*);
+    static constexpr Block blocks[kRows] = {block<1, T>, block<2, T>, block<3, T>};
     Word sum[kRows * kColumns];
     for (Index j = 0; j < columns; j += kColumns) {
       blocks[rows - 1](depth, a, lda, b + j, ldb, sum);
@@ -114,7 +121,7 @@ struct Sums {
 
 }  // namespace
 
-const Kernels kAvx2 = {"avx2",   gemm,        pack,          multiply, table_sums, planes,
-                       unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
+const Kernels kAvx2 = {"avx2", gemm,     pack,        multiply,      multiply, multiply, table_sums,
+                       planes, unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

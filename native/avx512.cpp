@@ -9,15 +9,22 @@
 namespace moiety {
 namespace {
 
+// Eight of the right side, of which only those of the mask may be read.
+inline __m512i eight(__mmask8 mask, const Word* from) { return _mm512_maskz_loadu_epi64(mask, from); }
+inline __m512i eight(__mmask8 mask, const std::int32_t* from) {
+  return _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, from));
+}
+inline __m512i eight(__mmask8 mask, const std::int16_t* from) { return _mm512_cvtepi16_epi64(_mm_maskz_loadu_epi16(mask, from)); }
+
 // 6 rows by 4 vectors: 24 accumulators, 4 vectors of b and one broadcast fill the register file. The inner loops must be
 // unrolled whole, and there is one epilogue only: a second one moves the accumulators to memory.
 struct Tile {
   static constexpr Index kRows = 6;
   static constexpr bool kInPlace = true;
 
-  template <int R, int V, int L>
-  static void block(__mmask8 last, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c, Index ldc,
-                    Word flip, const Word* ahead) {
+  template <int R, int V, int L, class T>
+  static void block(__mmask8 last, Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* c, Index ldc,
+                    Word flip, const char* ahead) {
     __m512i sum[R][V];
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
@@ -26,12 +33,12 @@ struct Tile {
     }
     for (Index k = 0; k < depth; ++k, b += ldb) {
 #pragma GCC unroll 4
-      for (int l = 0; l < L; ++l) _mm_prefetch(reinterpret_cast<const char*>(ahead + 8 * l), _MM_HINT_T0);
-      ahead += 8 * L;
+      for (int l = 0; l < L; ++l) _mm_prefetch(ahead + 64 * l, _MM_HINT_T0);
+      ahead += 64 * L;
       __m512i right[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V - 1; ++v) right[v] = _mm512_loadu_si512(b + 8 * v);
-      right[V - 1] = _mm512_maskz_loadu_epi64(last, b + 8 * (V - 1));
+      for (int v = 0; v < V - 1; ++v) right[v] = eight(0xFF, b + 8 * v);
+      right[V - 1] = eight(last, b + 8 * (V - 1));
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
         const __m512i left = _mm512_set1_epi64(static_cast<long long>(a[r * lda + k]));
@@ -52,30 +59,33 @@ struct Tile {
     }
   }
 
-  using Block = void (*)(__mmask8, Index, const Word*, Index, const Word*, Index, Word*, Index, Word, const Word*);
+  template <class T>
+  using Block = void (*)(__mmask8, Index, const Word*, Index, const T*, Index, Word*, Index, Word, const char*);
 
-  template <int V, int L>
-  static Block rows(Index count) {
-    static constexpr Block blocks[kRows] = {block<1, V, L>, block<2, V, L>, block<3, V, L>,
-                                            block<4, V, L>, block<5, V, L>, block<6, V, L>};
+  template <class T, int V, int L>
+  static Block<T> rows(Index count) {
+    static constexpr Block<T> blocks[kRows] = {block<1, V, L, T>, block<2, V, L, T>, block<3, V, L, T>,
+                                               block<4, V, L, T>, block<5, V, L, T>, block<6, V, L, T>};
     return blocks[count - 1];
   }
 
-  static Block pick(Index count, Index vectors, int lines) {
-    if (vectors == 1) return rows<1, 0>(count);
-    if (vectors == 2) return rows<2, 0>(count);
-    if (vectors == 3) return rows<3, 0>(count);
-    if (lines == 1) return rows<4, 1>(count);
-    if (lines == 2) return rows<4, 2>(count);
-    if (lines == 4) return rows<4, 4>(count);
-    return rows<4, 0>(count);
+  template <class T>
+  static Block<T> pick(Index count, Index vectors, int lines) {
+    if (vectors == 1) return rows<T, 1, 0>(count);
+    if (vectors == 2) return rows<T, 2, 0>(count);
+    if (vectors == 3) return rows<T, 3, 0>(count);
+    if (lines == 1) return rows<T, 4, 1>(count);
+    if (lines == 2) return rows<T, 4, 2>(count);
+    if (lines == 4) return rows<T, 4, 4>(count);
+    return rows<T, 4, 0>(count);
   }
 
-  static void run(Index count, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+  template <class T>
+  static void run(Index count, Index columns, Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* c,
                   Index ldc, Word flip, Ahead ahead) {
     const Index vectors = (columns + 7) / 8;
     const auto last = static_cast<__mmask8>(0xFF >> (8 * vectors - columns));
-    pick(count, vectors, ahead.lines)(last, depth, a, lda, b, ldb, c, ldc, flip, ahead.at);
+    pick<T>(count, vectors, ahead.lines)(last, depth, a, lda, b, ldb, c, ldc, flip, ahead.at);
   }
 };
 
@@ -232,7 +242,7 @@ struct Encode {
 
 }  // namespace
 
-const Kernels kAvx512 = {"avx512", gemm,        pack,          multiply, table_sums, planes,
-                         unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
+const Kernels kAvx512 = {"avx512", gemm,     pack,        multiply,      multiply, multiply, table_sums,
+                         planes,   unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

@@ -4,14 +4,16 @@
 //   Tile::run(rows, columns, depth, a, lda, b, ldb, c, ldc, flip, ahead)
 //                    c += a @ b, or c -= a @ b when flip is all ones, for at most kRows rows and 32 columns; meanwhile
 //                    fetch ahead.lines cache lines from ahead.at on for every row of b
-// When not in place, b is a panel: row stride 32, padded with zeros.
+// When not in place, b is a panel: row stride 32, padded with zeros. It is of words, or of small signed integers (int16,
+// int32), of which products stay what they are mod 2^64 and fewer bytes come from memory.
 
 constexpr Index kDepth = 768;         // rows of b in a block: a panel of it is 192 KiB and stays in L2
 constexpr Index kHeight = 192;        // rows of a in a block
 constexpr Index kPad = 8;             // words between copied rows, so that they do not share cache sets
 constexpr Index kFew = 12;            // up to this many rows, reading b once is what counts
 constexpr Index kShallow = 64;        // rows of b in a block then: 16 KiB, in L1 for the second tile
-constexpr Index kAhead = 512;         // words; no processor-dependent choice here or above is a matter of more than a few percent
+constexpr Index kAhead = 4096;        // bytes; no processor-dependent choice here or above is a matter of more than a few percent
+constexpr Index kLine = 64;           // bytes of a cache line
 constexpr Index kSmallWords = 16384;  // a right side of 128 KiB is used where it lies
 
 inline Index least(Index x, Index y) { return x < y ? x : y; }
@@ -50,26 +52,29 @@ Rows gather_rows(Index rows, Index depth, const Word* a, Index lda) {
 
 // All rows of the block against one panel. The panel that comes next is fetched meanwhile, by the first few tiles; where
 // one tile is all there is, the panel itself is fetched some way ahead of its use.
-void tile_rows(Index rows, Index columns, Index depth, Rows a, const Word* b, Index ldb, Word* c, Index ldc, Word flip,
-               const Word* next) {
+template <class T>
+void tile_rows(Index rows, Index columns, Index depth, Rows a, const T* b, Index ldb, Word* c, Index ldc, Word flip,
+               const T* next) {
+  constexpr int whole = kPanel * sizeof(T) / kLine;  // lines of a row of the panel
   const Index tiles = (rows + Tile::kRows - 1) / Tile::kRows;
-  const int lines = next == nullptr ? 0 : tiles >= 4 ? 1 : tiles >= 2 ? 2 : 4;
-  Ahead ahead = {tiles == 1 ? b + kAhead : next, lines};
+  const int lines = next == nullptr ? 0 : tiles >= whole ? 1 : tiles >= 2 ? whole / 2 : whole;
+  Ahead ahead = {reinterpret_cast<const char*>(tiles == 1 ? b + kAhead / static_cast<Index>(sizeof(T)) : next), lines};
   for (Index row = 0, tile = 0; row < rows; ++tile) {
     const Index step = (rows - row + tiles - tile - 1) / (tiles - tile);
-    if (lines * tile >= 4) ahead.lines = 0;
+    if (lines * tile >= whole) ahead.lines = 0;
     Tile::run(step, columns, depth, a.at + row * a.stride, a.stride, b, ldb, c + row * ldc, ldc, flip, ahead);
-    ahead.at += lines * 8 * depth;
+    ahead.at += lines * kLine * depth;
     row += step;
   }
 }
 
 // Few rows: b comes from memory once, so walk it in the order in which it lies.
-void stream(Index m, Index k, Index n, const Word* a, const Word* panels, Word* out, Word flip) {
+template <class T>
+void stream(Index m, Index k, Index n, const Word* a, const T* panels, Word* out, Word flip) {
   const Index deep = m <= Tile::kRows ? k : kShallow;
   for (Index column = 0; column < n; column += kPanel) {
     for (Index from = 0; from < k; from += deep) {
-      const Word* panel = panels + column * k + from * kPanel;
+      const T* panel = panels + column * k + from * kPanel;
       const Index depth = least(deep, k - from);
       tile_rows(m, least(kPanel, n - column), depth, {a + from, k}, panel, kPanel, out + column, n, flip,
                 panel + depth * kPanel);
@@ -77,7 +82,8 @@ void stream(Index m, Index k, Index n, const Word* a, const Word* panels, Word* 
   }
 }
 
-void multiply(Index m, Index k, Index n, const Word* a, const Word* panels, Word* out, bool negate) {
+template <class T>
+void multiply(Index m, Index k, Index n, const Word* a, const T* panels, Word* out, bool negate) {
   const Word flip = negate ? ~Word{0} : 0;
   if (m <= kFew) return stream(m, k, n, a, panels, out, flip);
   for (Index top = 0; top < m; top += kHeight) {
@@ -86,7 +92,7 @@ void multiply(Index m, Index k, Index n, const Word* a, const Word* panels, Word
       const Index depth = least(kDepth, k - from);
       const Rows block = gather_rows(rows, depth, a + top * k + from, k);
       for (Index column = 0; column < n; column += kPanel) {
-        const Word* panel = panels + column * k + from * kPanel;
+        const T* panel = panels + column * k + from * kPanel;
         tile_rows(rows, least(kPanel, n - column), depth, block, panel, kPanel, out + top * n + column, n, flip,
                   panel + k * kPanel);
       }
@@ -113,7 +119,8 @@ void gemm(Index m, Index k, Index n, const Word* a, const Word* b, Word* out) {
           right = panel;
           stride = kPanel;
         }
-        tile_rows(rows, columns, depth, block, right, stride, out + top * n + column, n, 0, nullptr);
+        tile_rows(rows, columns, depth, block, right, stride, out + top * n + column, n, 0,
+                  static_cast<const Word*>(nullptr));
       }
     }
   }

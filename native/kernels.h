@@ -15,7 +15,7 @@ constexpr Index kPanel = 32;  // columns of a packed panel
 
 // What a product fetches into the cache while it runs: so many cache lines, from `at` on, for every row of its right side.
 struct Ahead {
-  const Word* at;
+  const char* at;
   int lines;
 };
 
@@ -27,6 +27,9 @@ struct Kernels {
   void (*pack)(Index k, Index n, const Word* b, Word* panels);
   // out (m, n) += or -= a (m, k) @ the packed matrix
   void (*multiply)(Index m, Index k, Index n, const Word* a, const Word* panels, Word* out, bool negate);
+  // the same with a packed matrix of small signed integers
+  void (*multiply16)(Index m, Index k, Index n, const Word* a, const std::int16_t* panels, Word* out, bool negate);
+  void (*multiply32)(Index m, Index k, Index n, const Word* a, const std::int32_t* panels, Word* out, bool negate);
   // out[t, i] = sum of tables[t][(index[i] - j) mod size] over the set bits j of row i; size is a power of two >= 8
   void (*table_sums)(Index rows, Index size, Index tables, const Octet* selectors, const Word* index, const Word* table,
                      Word* out);

@@ -89,8 +89,24 @@ void pack(const In<2>& b, const Out<3>& panels) {
   kernels().pack(size(b.shape(0)), size(b.shape(1)), b.data(), panels.data());
 }
 
+template <class T>
+using Multiply = void (*)(Index, Index, Index, const Word*, const T*, Word*, bool);
+
+template <class T>
+void multiply_by(Multiply<T> kernel, const In<2>& a, const Array<const T, 3>& panels, const Out<2>& out, bool negate) {
+  kernel(size(a.shape(0)), size(a.shape(1)), size(out.shape(1)), a.data(), panels.data(), out.data(), negate);
+}
+
 void multiply(const In<2>& a, const In<3>& panels, const Out<2>& out, bool negate) {
-  kernels().multiply(size(a.shape(0)), size(a.shape(1)), size(out.shape(1)), a.data(), panels.data(), out.data(), negate);
+  multiply_by(kernels().multiply, a, panels, out, negate);
+}
+
+void multiply16(const In<2>& a, const Array<const std::int16_t, 3>& panels, const Out<2>& out, bool negate) {
+  multiply_by(kernels().multiply16, a, panels, out, negate);
+}
+
+void multiply32(const In<2>& a, const Array<const std::int32_t, 3>& panels, const Out<2>& out, bool negate) {
+  multiply_by(kernels().multiply32, a, panels, out, negate);
 }
 
 void table_sums(const Array<const Octet, 2>& selectors, const In<1>& index, const In<2>& tables, const Out<2>& out) {
@@ -180,6 +196,8 @@ NB_MODULE(_native, m) {
   m.def("gemm", &gemm, Free());
   m.def("pack", &pack, Free());
   m.def("multiply", &multiply, Free());
+  m.def("multiply16", &multiply16, Free());
+  m.def("multiply32", &multiply32, Free());
   m.def("table_sums", &table_sums, Free());
   m.def("flip", &flip, Free());
   m.def("picked", &picked, Free());

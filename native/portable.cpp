@@ -11,13 +11,13 @@ struct Tile {
   static constexpr bool kInPlace = false;
   static constexpr Index kColumns = 4;
 
-  template <int R>
-  static void block(Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c, Index ldc,
+  template <int R, class T>
+  static void block(Index columns, Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* c, Index ldc,
                     Word flip) {
     Word sum[R][kColumns] = {};
     for (Index k = 0; k < depth; ++k, b += ldb) {
       for (int r = 0; r < R; ++r) {
-        for (Index j = 0; j < kColumns; ++j) sum[r][j] += a[r * lda + k] * b[j];
+        for (Index j = 0; j < kColumns; ++j) sum[r][j] += a[r * lda + k] * static_cast<Word>(b[j]);
       }
     }
     for (int r = 0; r < R; ++r) {
@@ -25,10 +25,11 @@ struct Tile {
     }
   }
 
-  static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const Word* b, Index ldb, Word* c,
+  template <class T>
+  static void run(Index rows, Index columns, Index depth, const Word* a, Index lda, const T* b, Index ldb, Word* c,
                   Index ldc, Word flip, Ahead) {
-    using Block = void (*)(Index, Index, const Word*, Index, const Word*, Index, Word*, Index, Word);
-    static constexpr Block blocks[kRows] = {block<1>, block<2>, block<3>, block<4>};
+    using Block = void (*)(Index, Index, const Word*, Index, const T*, Index, Word*, Index, Word);
+    static constexpr Block blocks[kRows] = {block<1, T>, block<2, T>, block<3, T>, block<4, T>};
     for (Index j = 0; j < columns; j += kColumns) {
       const Index here = columns - j < kColumns ? columns - j : kColumns;
       blocks[rows - 1](here, depth, a, lda, b + j, ldb, c + j, ldc, flip);
@@ -68,7 +69,7 @@ struct Sums {
 
 }  // namespace
 
-const Kernels kPortable = {"portable", gemm,        pack,          multiply, table_sums, planes,
-                           unplanes,   shift_right, wrap_truncate, encode16, encode32, encode64};
+const Kernels kPortable = {"portable",  gemm,   pack,     multiply,    multiply,      multiply, table_sums,
+                           planes,      unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
 
 }  // namespace moiety

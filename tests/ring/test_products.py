@@ -84,6 +84,17 @@ def test_multiply_adds_to_or_takes_from_what_is_there(isa: str, m: int, k: int, 
     assert np.array_equal(out, expected)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 70, 33), (7, 65, 64), (13, 769, 31), (194, 40, 40)])
+def test_small_integers_stand_for_words(isa: str, kind: type[np.int16 | np.int32], m: int, k: int, n: int) -> None:
+    most = np.iinfo(kind)
+    a, out, b = words(1, m, k), words(2, m, n), np.random.default_rng(3).integers(most.min, most.max, (k, n), kind, endpoint=True)
+    b[0, :2] = most.min, most.max
+    panels = ring.pack(b.astype(np.int64).view(np.uint64)).panels.view(np.int64).astype(kind)
+    found = ring.multiply(a, ring.packed((k, n), panels), out.copy(), sign=-1)
+    assert np.array_equal(found, out - a @ b.astype(np.int64).view(np.uint64))
+
+
 def test_multiply_keeps_leading_dimensions(isa: str) -> None:
     a, b = words(1, 2, 3, 10), words(2, 10, 35)
     assert np.array_equal(ring.multiply(a, ring.pack(b)), a @ b)

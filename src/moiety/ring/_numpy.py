@@ -48,6 +48,18 @@ def multiply(a: Words, panels: Words, out: Words, negate: bool) -> None:
         np.add(out, product, out=out)
 
 
+def multiply16(a: Words, panels: NDArray[Any], out: Words, negate: bool) -> None:
+    """As ``multiply``, of small signed integers: panel by panel, so that few of them are made words at once."""
+    for place in range(len(panels)):
+        columns = slice(PANEL * place, PANEL * (place + 1))
+        part = np.ascontiguousarray(out[:, columns])
+        multiply(a, panels[place : place + 1].astype(np.int64).view(np.uint64), part, negate)
+        out[:, columns] = part
+
+
+multiply32 = multiply16
+
+
 def table_sums(selectors: Octets, index: Words, tables: Words, out: Words) -> None:
     """Set out[k, i] = sum of tables[k][(index[i] - j) mod size] over the set bits j of row i."""
     size = tables.shape[1]

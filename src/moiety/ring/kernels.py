@@ -34,14 +34,22 @@ DEVICE_PRODUCTS: Final = 1 << 22
 _LINE: Final = 64
 _NO_GAIN: Final = np.empty(0, dtype=np.float32)
 _ONE_PAIR: Final = np.zeros((1, 2), dtype=np.int64)
+_MULTIPLY: Final = {np.dtype(np.uint64): "multiply", np.dtype(np.int16): "multiply16", np.dtype(np.int32): "multiply32"}
+"""The kernel of a product, by what the packed matrix is held as."""
+
+
+Panels = Words | NDArray[np.int16] | NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """A (k, n) matrix for many calls of ``multiply``, made by ``pack``: in panels of 32 columns, the same for every isa, or on a device."""
+    """A (k, n) matrix for many calls of ``multiply``, made by ``pack``: in panels of 32 columns, the same for every isa, or on a device.
+
+    Panels of ``packed`` may be small signed integers that stand for words: int16 or int32, of which a product reads fewer bytes.
+    """
 
     shape: tuple[int, int]
-    panels: Words
+    panels: Panels
     resident: Any = None
     """The limbs on the device, if one is in use; then ``panels`` is empty."""
 
@@ -88,15 +96,19 @@ def pack(b: Words) -> Packed:
     return Packed((depth, columns), panels)
 
 
-def packed(shape: tuple[int, int], panels: Words) -> Packed:
-    """A (k, n) matrix of which the panels (ceil(n / 32), k, 32) are there already; what the last panel has beyond n does not matter."""
-    _words("panels", panels)
+def packed(shape: tuple[int, int], panels: Panels) -> Packed:
+    """A (k, n) matrix of which the panels (ceil(n / 32), k, 32) are there already; what the last panel has beyond n does not matter.
+
+    They hold words, or small integers as int16 or int32."""
+    if panels.dtype not in _MULTIPLY:
+        raise ProtocolMisuse(f"panels must hold uint64 words, int16 or int32, not {panels.dtype}")
     depth, columns = shape
     if panels.shape != (-(-columns // PANEL), depth, PANEL) or not panels.flags.c_contiguous:
         raise ProtocolMisuse(f"panels {panels.shape} are not those of a matrix {shape}")
     if _device is None:
         return Packed(shape, panels)
-    return Packed(shape, np.empty(0, np.uint64), _device.limbs(panels.transpose(1, 0, 2).reshape(depth, -1)[:, :columns]))
+    words = panels.transpose(1, 0, 2).reshape(depth, -1)[:, :columns].astype(np.int64).view(np.uint64)
+    return Packed(shape, np.empty(0, np.uint64), _device.limbs(words))
 
 
 def multiply(a: Words, packed: Packed, out: Words | None = None, *, sign: int = 1) -> Words:
@@ -120,7 +132,7 @@ def multiply(a: Words, packed: Packed, out: Words | None = None, *, sign: int = 
         flat = np.ascontiguousarray(a).reshape(height, depth)
         if packed.resident is not None:
             return _add_resident(flat, packed, out, sign)
-        _backend.multiply(flat, packed.panels, out.reshape(height, columns), sign < 0)
+        getattr(_backend, _MULTIPLY[packed.panels.dtype])(flat, packed.panels, out.reshape(height, columns), sign < 0)
     return out
 
 
