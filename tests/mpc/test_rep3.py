@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_runs import opened, run, share
+from mpc_runs import held, opened, run, share
 
 from moiety.errors import InconsistentInput, ProtocolMisuse
 from moiety.mpc import lockstep, ops, rep3
@@ -49,6 +49,18 @@ def test_dot_products_and_packed_weights():
     assert found.results[Role.P0].fraction == 30
     with pytest.raises(ProtocolMisuse, match="does not fit"):
         run(linear, share(x), share(whole(5, 3)))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+def test_products_with_a_matrix_that_p1_knows(kind):
+    x, w = whole(2, 5, 6), GENERATOR.integers(np.iinfo(kind).min, np.iinfo(kind).max, (6, 3), endpoint=True)
+    found = run(rep3.linear, share(x, 14), held(w, 16, kind))
+    assert np.array_equal(opened(found), x @ w)
+    assert found.results[Role.P0].fraction == 30
+    told = {role: [word.spec.shape for word in found.dealt if word.receiver is role] for role in (Role.P1, Role.P2)}
+    assert told == {Role.P1: [(2, 5, 6)], Role.P2: [(2, 5, 3)]}
+    with pytest.raises(ProtocolMisuse, match="does not fit"):
+        run(rep3.linear, share(x), held(w[:5]))
 
 
 def test_linear_maps_are_local():

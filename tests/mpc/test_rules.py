@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpc_flips import COPIES, FAR, balance, copies, tiled
 from mpc_ops import CASES, TABLES, WINDOW, F
 from mpc_pads import Unpadded, check_pads, record
-from mpc_runs import opened, received, run, shapes, share, share_bits
+from mpc_runs import held, opened, received, run, shapes, share, share_bits
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import lockstep, rep3
@@ -257,6 +257,8 @@ def filled(parts, value):
     shape = parts[Role.CLIENT].shape
     if isinstance(parts[Role.CLIENT], bits.BitShare):
         return share_bits(np.full(shape, value & 1))
+    if isinstance(parts[Role.CLIENT], rep3.Held):
+        return held(np.full(shape, np.clip(value, -(2**15), 2**15 - 1)), parts[Role.CLIENT].fraction, np.int16)
     return share(np.full(shape, value), parts[Role.CLIENT].fraction)
 
 

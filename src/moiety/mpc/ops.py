@@ -210,7 +210,7 @@ async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0, width: int 
 
 @op
 async def linear(
-    party: Party, x: Share, w: rep3.Weight | rep3.Streamed, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64
+    party: Party, x: Share, w: rep3.Weight | rep3.Held | rep3.Streamed, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64
 ) -> Share:
     """``x @ w + bias`` with packed weights; parameters as in :func:`multiply`."""
     return await rep3.linear(party, x, w, *bias, cut=rep3.Cut(drop, width, bits))

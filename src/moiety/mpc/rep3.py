@@ -62,6 +62,18 @@ class Weight(NamedTuple):
     mask: ring.Packed | None = None
 
 
+class Held(NamedTuple):
+    """A matrix W that P1 knows. ``part`` is W itself at P1, as signed integers of ``octets``; W + r at P2; and r at P0.
+
+    r is uniform, one for each sharing of W, and known to P0 and P1 alone: two matrices under one r would give P2 their difference.
+    """
+
+    shape: tuple[int, ...]
+    fraction: int
+    octets: int
+    part: ring.Packed | None = None
+
+
 class Block(NamedTuple):
     """A part of a shared matrix: which rows and columns of it, and its parts as in :class:`Weight`."""
 
@@ -146,12 +158,14 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, 
     return out
 
 
-def _deal_cross(party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int) -> Words | None:
+def _deal_cross(
+    party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int, to: Role | None = None
+) -> Words | None:
     """P0 deals ``make()``, rounded to a multiple of 2^coarse: ``bits - coarse`` bits an element travel."""
     if not coarse:
-        return party.deal(shape, make, bits)
+        return party.deal(shape, make, bits, to=to)
     half, by = np.uint64(1 << (coarse - 1)), np.uint64(coarse)
-    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(dtype_of(bits - coarse)), bits - coarse)
+    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(dtype_of(bits - coarse)), bits - coarse, to=to)
     return None if dealt is None else dealt.astype(np.uint64) << by
 
 
@@ -205,14 +219,37 @@ def _accumulate(op: PackedProduct, w: Weight | Streamed, out: Words, *, masked: 
         out[..., columns] += part
 
 
+def held_share(party: Party, x: Share, w: Held, *, coarse: int = 0) -> Words | None:
+    """Additive shares of ``x . w`` where P1 knows w: one GEMM at each party; one word dealt an input and an output element.
+
+    P0 deals the mask l of x anew: it draws t with P2 and tells P1 ``l - t``. Then ``x w = (m - (l - t)) w - t (w + r) + t r``, of which
+    P1 computes the first term, P2 the second, and P0 deals the third.
+    """
+    shape = DENSE.shape(x.shape, w.shape)
+    mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[arg-type,return-value]
+    # P0's t follows from what it told P1.
+    dealt = _deal_cross(party, shape, lambda: ring.multiply(x.mask - mine, w.part), x.bits, coarse, Role.P2)  # type: ignore[operator,arg-type]
+    if dealt is None or mine is None or w.part is None or not party.evaluates:
+        return None
+    out = dealt.copy()
+    if party.leads:
+        return ring.multiply(x.masked - mine, w.part, out)  # type: ignore[operator]
+    return ring.multiply(mine, w.part, out, sign=-1)
+
+
 async def linear(
-    party: Party, x: Share, w: Weight | Streamed, bias: Share | None = None, *, op: PackedProduct = DENSE, cut: Cut = WHOLE
+    party: Party, x: Share, w: Weight | Held | Streamed, bias: Share | None = None, *, op: PackedProduct = DENSE, cut: Cut = WHOLE
 ) -> Share:
-    """``x . w + bias`` at the sum of the fractions, less what ``cut`` drops; rounds and bytes as :func:`product`."""
+    """``x . w + bias`` at the sum of the fractions, less what ``cut`` drops; rounds and bytes as :func:`product`, but that a
+    :class:`Held` matrix takes one dealt word an input element more."""
     fraction, bits = x.fraction + w.fraction, cut.ring_of(x)
 
     def share() -> Words | None:
-        found = linear_share(party, x.narrowed(bits), w, op, coarse=cut.coarse)
+        small = x.narrowed(bits)
+        if isinstance(w, Held):
+            found = held_share(party, small, w, coarse=cut.coarse)
+        else:
+            found = linear_share(party, small, w, op, coarse=cut.coarse)
         return shift_share(party, _plus(party, found, bias, fraction), cut.drop, bits)
 
     return await finish(party, share(), op.shape(x.shape, w.shape), fraction - cut.drop, bits, cut)

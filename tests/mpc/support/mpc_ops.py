@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from mpc_runs import share, share_bits
+from mpc_runs import held, share, share_bits
 
 from moiety.mpc import ops, rep3
 from moiety.mpc.functions import (
@@ -65,6 +65,10 @@ async def _linear_with_bias(party: Party, x: Share, w: Share, bias: Share) -> Sh
 async def _linear_cut(party: Party, x: Share, w: Share) -> Share:
     packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
     return await rep3.linear(party, x, packed, cut=rep3.Cut(F, 50, 64))
+
+
+def _held(seed: int, grow: int = 1) -> tuple[Any, ...]:
+    return *_reals(3, 4)(seed, grow), held(_integers(seed + 9, (4, 5), 3, 1), F, seed=seed + 2)
 
 
 async def _convolution(party: Party, x: Share, w: Share) -> Share:
@@ -139,6 +143,8 @@ CASES = {
     "product": Case(rep3.product, _two((5, 3), (5, 3))),
     "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
     "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
+    "linear_held": Case(rep3.linear, _held),
+    "linear_held_cut_and_raised": Case(lambda party, x, w: rep3.linear(party, x, w, cut=rep3.Cut(F, 50, 64)), _held),
     "linear_with_bias": Case(_linear_with_bias, _both(_two((3, 4), (4, 5), alike=False), lambda seed, grow=1: _reals(5)(seed))),
     "convolution": Case(_convolution, _two((2, 3, 5), (6, 4), alike=False)),
     "convolution_in_groups": Case(

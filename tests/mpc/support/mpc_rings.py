@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from mpc_runs import held
 from mpc_views import Book, Inputs
 
 from moiety.mpc import ops, rep3
 from moiety.mpc.functions import argmax, bits, clamp, compare, equal, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
 from moiety.mpc.party import Kind, Party
-from moiety.mpc.rounds import Scope, Spec, Words
+from moiety.mpc.rounds import Role, Scope, Spec, Words
 from moiety.mpc.share import Share
 
 
@@ -125,6 +126,23 @@ def lift(width: int) -> Callable[..., Any]:
     return op
 
 
+def by_held(width: int) -> Inputs:
+    """A row of two numbers, and a matrix (2, 1) that P1 knows: a fixed one, or the secret's further numbers where P2 looks."""
+
+    def inputs(book: Book, secret: Any) -> list[Any]:
+        matrix = secret[2:] if len(secret) > 2 and book.observer is Role.P2 else (3, 2)
+        return [book.share(secret[:2], width, (2,)), held(np.reshape(matrix, (2, 1)), bits=width)]
+
+    return inputs
+
+
+def linear_cut(drop: int, width: int) -> Callable[..., Any]:
+    return lambda party, x, w: rep3.linear(party, x, w, cut=rep3.Cut(drop, width, width))
+
+
+HELD = [(0, 0, 0, 0), (1, 3, 2, 1), (3, 0, 1, 3), (2, 2, 3, 2)]
+
+
 COEFFICIENTS = np.random.default_rng(0).integers(0, 16, (3, 8)).astype(np.uint64)
 
 
@@ -152,6 +170,8 @@ WIRES = [(0, 0), (3, 5), (5, 0)]
 
 TINY = {
     "product": Case(rep3.product, several(3), pairs(3)),
+    "linear_held": Case(rep3.linear, by_held(2), HELD),
+    "linear_held_cut": Case(linear_cut(1, 2), by_held(3), HELD, 20),
     "product_and_shift": Case(product_and_shift, several(3), pairs(3)),
     "product_cut": Case(product_cut(1, 2, 2), several(3), pairs(3)),
     "product_cut_and_raised": Case(product_cut(1, 2, 3), several(3), pairs(3)[::9], 21),
@@ -211,6 +231,8 @@ WRAPPING = [(0, 0, 0), (1, 0, 1), (0, 171, 342), (0, 342, 171), (255, 256, 1), (
 DISTINCT = [(0, 1, 2), (2, 1, 0), (15, 0, 3), (-3 % 16, 1, -2 % 16), (1, 3, 0)]
 
 WIDE = {
+    "linear_held": Case(rep3.linear, by_held(6), some(6, 2)),
+    "linear_held_cut": Case(linear_cut(2, 4), by_held(6), some(6, 2)),
     "product": Case(rep3.product, several(6), some(6, 2)),
     "product8": Case(rep3.product, several(8), some(8, 2)),
     "product_and_shift": Case(product_and_shift, several(6), some(6, 2)),

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moiety import ring
 from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
 from moiety.mpc.functions import compare
 from moiety.mpc.functions.bits import BitShare, Planes, open_shares, to_planes
 from moiety.mpc.party import Draws, Party
+from moiety.mpc.rep3 import Held
 from moiety.mpc.rounds import Role, Scope, Word, Words
-from moiety.mpc.share import Share
+from moiety.mpc.share import Share, wrap
 
 Op = Callable[..., Any]
 Parts = dict[Role, Share]
@@ -24,6 +26,15 @@ BY_ROLE = (Role.P0, Role.P1, Role.P2)
 def share(values: Any, fraction: int = 0, bits: int = 64, seed: int = 0) -> Parts:
     """Shares of integers."""
     return lockstep.share_out(np.asarray(values).astype(np.int64).view(np.uint64), fraction, bits, seed)
+
+
+def held(matrix: Any, fraction: int = 0, kind: Any = np.int32, *, bits: int = 64, seed: int = 0) -> dict[Role, Held]:
+    """A matrix (in, out) that P1 knows, as integers of that kind. What P2 has of it is the same for every matrix."""
+    words = np.asarray(matrix).astype(np.int64).view(np.uint64)
+    masked = wrap(np.random.default_rng(seed).integers(0, 2**64, words.shape, np.uint64), bits)
+    clear = ring.packed(words.shape, ring.pack(words).panels.view(np.int64).astype(kind))
+    parts = {Role.P0: ring.pack(masked - words), Role.P1: clear, Role.P2: ring.pack(masked), Role.CLIENT: None}
+    return {role: Held(words.shape, fraction, np.dtype(kind).itemsize, part) for role, part in parts.items()}
 
 
 def share_bits(bits: Any, seed: int = 0) -> dict[Role, BitShare]:
@@ -61,6 +72,8 @@ def shapes(op: Op, *inputs: Any, node: int = 0, **options: Any) -> tuple[Any, Co
 def bare(x: Any) -> Any:
     """A share without parts, of the same shape."""
     x = x[Role.CLIENT] if isinstance(x, dict) else x
+    if isinstance(x, Held):
+        return x
     return BitShare(x.shape) if isinstance(x, BitShare) else Share(x.shape, x.fraction, x.bits)
 
 

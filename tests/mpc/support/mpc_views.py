@@ -19,6 +19,7 @@ from mpc_runs import openings, received, understood
 from moiety.mpc import lockstep
 from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.party import Draws, Key, Kind, Party
+from moiety.mpc.rep3 import Held
 from moiety.mpc.rounds import Address, Role, Scope, Spec, Word, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 
@@ -210,7 +211,7 @@ class Experiment(NamedTuple):
         with openings() as found:
             transcript = lockstep.run(protocol, draws=lambda role: draws, roles=(Role.P0, Role.P1, Role.P2))
         assert not list(received(transcript, Role.P0))
-        return [_masked(x[self.observer]) for x in given], [understood(word, found) for word in received(transcript, self.observer)]
+        return [_masked(x[self.observer]) for x in given if not isinstance(x[self.observer], Held)], [understood(word, found) for word in received(transcript, self.observer)]
 
 
 def _masked(x: Share | BitShare) -> tuple[Words, int]:
