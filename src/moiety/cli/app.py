@@ -7,7 +7,23 @@ import typer
 
 from moiety.cli import app_audit, app_bench, app_claims, app_models
 from moiety.cli.failures import EPILOG, reported
-from moiety.cli.options import CheckRanges, Context, Data, File, Folder, Inputs, Json, Lengths, Link, Model, Party, Public, Ranges, Reveal
+from moiety.cli.options import (
+    CheckRanges,
+    Context,
+    Data,
+    File,
+    Folder,
+    HeldBy,
+    Inputs,
+    Json,
+    Lengths,
+    Link,
+    Model,
+    Party,
+    Public,
+    Ranges,
+    Reveal,
+)
 
 app = typer.Typer(
     help="Private AI inference between parties that do not trust each other.",
@@ -171,6 +187,7 @@ def deploy(
         ),
     ] = False,
     check: CheckRanges = True,
+    held_by: HeldBy = None,
     inputs: Inputs = None,
     public: Public = None,
     ranges: Ranges = None,
@@ -191,6 +208,7 @@ def deploy(
         reveal=reveal,
         replace=replace,
         check=check,
+        held_by=held_by,
         inputs=inputs or (),
         public=public or (),
         ranges=ranges,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moiety.cli.failures import reported
-from moiety.cli.options import CheckRanges, Context, Data, Inputs, Json, Lengths, Link, Model, Public, Ranges, Reveal
+from moiety.cli.options import CheckRanges, Context, Data, HeldBy, Inputs, Json, Lengths, Link, Model, Public, Ranges, Reveal
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +49,7 @@ def plan(
     depth: Annotated[int, typer.Option(min=0, help="Levels of modules to show.")] = 3,
     check_ranges: CheckRanges = True,
     failure_budget: Annotated[float, typer.Option(min=0.0, help="Truncation failures to expect a run, traded for rounds.")] = 0.0,
+    held_by: HeldBy = None,
     as_json: Json = False,
 ) -> None:
     """Say what a model will cost and leak: rounds, bytes, memory, time on a network, by module."""
@@ -57,7 +58,7 @@ def plan(
     from moiety.engine.timing import net
 
     asked = Asked(model, inputs or (), public or (), lengths, context, reveal, ranges, data)
-    run(asked, net(link, rtt, bandwidth), depth, check_ranges, failure_budget, as_json=as_json)
+    run(asked, net(link, rtt, bandwidth), depth, check_ranges, failure_budget, held_by, as_json=as_json)
 
 
 def profile(

@@ -36,6 +36,10 @@ Context = Annotated[int, typer.Option(min=1, help="Of a language model: tokens o
 Reveal = Annotated[str, typer.Option(help="What the data owner learns of each token: all [b]logits[/b], or the [b]token[/b] alone.")]
 Ranges = Annotated[Path | None, typer.Option(help="Ranges that `moiety calibrate` found.")]
 Data = Annotated[Path | None, typer.Option(help="Examples of the inputs to measure ranges on: .npz, .pt, or .txt for language models.")]
+HeldBy = Annotated[
+    str | None,
+    typer.Option("--held-by", help="P1: it is told the matrices of linear layers as they are. For an owner who runs P1 itself."),
+]
 Link = Annotated[
     str | None,
     typer.Option(help="Let all processes send as slowly as by this link: lan, wan, or delay one way and bandwidth, like 20ms,100Mbit."),

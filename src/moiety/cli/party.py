@@ -70,6 +70,7 @@ def deploy(
     reveal: str,
     replace: bool,
     check: bool,
+    held_by: str | None,
     inputs: Sequence[str],
     public: Sequence[str],
     ranges: Path | None,
@@ -96,12 +97,15 @@ def deploy(
         identity,
         replace,
         check,
+        held_by,
         tuple(inputs),
         tuple(public),
         str(ranges) if ranges else None,
         str(data) if data else None,
     )
     with connect(federation, party=party, identity=identity) as joined, joined.open() as session:
+        if held_by is not None:
+            joined.directory.check_holder(joined.identity.name, request.name)
         session.holding(request.name)  # what is wrong with file, key, parties or rules shows before the long work
     with shown:
         report = vendor.deploy(request, lambda event: show(event, shown))
@@ -113,7 +117,7 @@ def deploy(
         remark(f"of {report['weights']} weights {kept} were there already, the same as yours: they and their plans stay")
     plans = f"{len(report['plans'])} {'plan' if len(report['plans']) == 1 else 'plans'}"
     ready = f"all three parties hold {request.name!r}: {plans} over {report['parameters']:,} parameters"
-    remark(f"{ready}, each useless to a party alone")
+    remark(f"{ready}, {'which P1 knows' if held_by else 'each useless to a party alone'}")
     if report["made_up"]:
         remark(MADE_UP)
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 NEAR: Final = "an estimate for parties with machines like this one, as quiet as it was just now; without congestion"
 
 
-def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float, *, as_json: bool) -> None:
+def plan(asked: Asked, net: "Net", depth: int, check_ranges: bool, budget: float, held_by: str | None = None, *, as_json: bool) -> None:
     """Compile, and print what is known of every program. Raises as compiling does."""
     from moiety.compile.builder import Options
 
     source = asked.source()
     options = Options(margin=source.margin, check_ranges=check_ranges, link=net, failure_budget=budget)
-    programs = {title: as_data(make().compiled().plan, net, depth) for title, make in asked.drafts(source, options)}
+    programs = {title: as_data(make().compiled().held(held_by).plan, net, depth) for title, make in asked.drafts(source, options)}
     if as_json:
         print_json({"model": source.name, "title": source.title, "net": _net(net), "programs": _titled(programs)})
         return
@@ -64,6 +64,7 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "sent_bytes": costs.sent_bytes,
         "memory_forecast_bytes": costs.forecast_bytes,
         "weight_words": sum(_count(weight.shape) for weight in found.weights),
+        "clear_words": sum(_count(weight.shape) for weight in found.weights if weight.clear),
         "expected_failures": costs.expected_failures,
         "inputs": [{"name": one.name, "shape": one.shape, "form": one.form, "bound": one.bound} for one in found.inputs],
         "outputs": [{"name": one.name, "shape": one.shape, "bound": one.bound, "error": one.error} for one in found.outputs],
@@ -93,7 +94,8 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
     parts = f"delays {p.latency_s:.2f}, transfer {p.transfer_s:.2f}, computing {p.compute_s:.2f}"
     beside = f"dealing beside it: transfer {p.dealt_s:.2f}, computing {p.helper_s:.2f}"
     console.print(f"  predicted on {p.net.name}: [bold]{p.seconds:.2f} s[/bold] ({parts}; {beside})")
-    console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words")
+    clear = f", {found['clear_words']:,} of them known to P1" if found["clear_words"] else ""
+    console.print(f"  memory forecast: {_each(found['memory_forecast_bytes'])}; weights {found['weight_words']:,} words{clear}")
     console.print(f"  expected truncation failures a run: {found['expected_failures']:.2g}; ranges {_checked(found)}")
     errors = ", ".join(f"{one['name']} {stated(one['error'])}" for one in found["outputs"])
     console.print(f"  largest error to expect against float: {errors}")

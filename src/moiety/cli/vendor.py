@@ -32,6 +32,8 @@ class Request(msgspec.Struct, frozen=True):
     identity: str | None = None
     replace: bool = False
     check: bool = True
+    held_by: str | None = None
+    """``P1``: it is told the matrices of linear layers."""
     """Let the data owner learn, in one bit a run, whether a value left its measured range."""
     inputs: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
@@ -96,7 +98,7 @@ def _compile(source: Source, request: Request, tell: Tell) -> tuple[list[Plan], 
     drafts = list(_asked(request).drafts(source, Options(margin=source.margin, check_ranges=request.check)))
     plans, weights = list[Plan](), dict[str, Any]()
     for _, make in drafts:
-        compiled = make().compiled()
+        compiled = make().compiled().held(request.held_by)
         plans.append(compiled.plan)
         weights |= {name: tensor for name, tensor in compiled.weights.items() if name not in weights}
         tell(Event("progress", "compile", len(plans), len(drafts)))
@@ -120,8 +122,10 @@ def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell
 
         sources = {name: counted(tensor) for name, tensor in weights.items()}
         shared = federation.deploy_plans(request.name, plans, sources, replace=request.replace)
-    words = sum(weights[name].numel() for name in shared)
-    return {"weights": len(weights), "shared": len(shared), "payload_bytes": 2 * 8 * words}  # one masked word for P1 and one for P2
+    # One masked word for P1 and one for P2, or the integer that P1 is told.
+    octets = {w.name: 8 + (w.clear or 8) for plan in plans for w in plan.weights}
+    payload = sum(octets[name] * weights[name].numel() for name in shared)
+    return {"weights": len(weights), "shared": len(shared), "payload_bytes": payload}
 
 
 def main() -> int:

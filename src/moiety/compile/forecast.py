@@ -32,6 +32,13 @@ PARTS = {Role.P0: 1, Role.P1: 2, Role.P2: 2}
 """What each role keeps of a weight, in its size."""
 
 
+def parts_of(role: Role, clear: int) -> float:
+    """The same of one weight, which P1 may know in so many octets (``Weight.clear``)."""
+    if not clear:
+        return PARTS[role]
+    return clear / WORD if role is Role.P1 else 1
+
+
 def peak_bytes(plan: Plan, streamed: Collection[str] = ()) -> dict[Role, int]:
     """Peak resident bytes of P0, P1 and P2 until the end of a plan's first run, deployment of its weights included.
 
@@ -44,8 +51,9 @@ def _peaks(plan: Plan, found: Driven, streamed: Collection[str]) -> dict[Role, i
     fixed = PROCESS_BYTES + 3 * sum(len(c.data) for c in plan.constants)
     coming = min(PIECES_BYTES, 4 * max(map(_held_bytes, plan.weights), default=0))
     window = PIECES_BYTES if streamed else 0
-    kept = int(WEIGHT_SPREAD * sum(_held_bytes(w) for w in plan.weights if w.name not in streamed))
-    return {role: fixed + parts * kept + max(coming, run_bytes(found, role) + window) for role, parts in PARTS.items()}
+    held = [w for w in plan.weights if w.name not in streamed]
+    kept = {role: int(WEIGHT_SPREAD * sum(parts_of(role, w.clear) * _held_bytes(w) for w in held)) for role in PARTS}
+    return {role: fixed + kept[role] + max(coming, run_bytes(found, role) + window) for role in PARTS}
 
 
 def _held_bytes(w: Weight) -> int:

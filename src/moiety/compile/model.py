@@ -1,7 +1,7 @@
 """Compile a module: capture, calibrate, lower, cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
+from moiety.compile.hold import hold
 from moiety.compile.later import Later
 from moiety.compile.lower import RULES, Lowering
 from moiety.compile.plan import Plan
@@ -50,6 +51,10 @@ class Compiled:
     plan: Plan
     weights: Mapping[str, torch.Tensor | Later]
     ranges: Ranges
+
+    def held(self, by: str | None) -> "Compiled":
+        """The same where that party knows the matrices of linear layers (:func:`~moiety.compile.hold.hold`); itself for None."""
+        return self if by is None else replace(self, plan=hold(self.plan, self.weights, by))
 
 
 @dataclass(frozen=True, slots=True)

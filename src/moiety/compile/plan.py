@@ -27,6 +27,10 @@ LINKS = (
 """Every link that may carry payload; the columns of the wave table. Nothing is ever sent to P0."""
 
 
+OCTETS = (2, 4, 8)
+"""What an integer of a matrix that P1 knows may take there."""
+
+
 class Constant(msgspec.Struct, frozen=True, array_like=True):
     """Public 64-bit words. ``by_position``: the first axis is indexed by the run's public position, minus ``Plan.first_position``."""
 
@@ -62,13 +66,15 @@ class Input(msgspec.Struct, frozen=True):
     classes: int = 0
 
 
-class Weight(msgspec.Struct, frozen=True):
+class Weight(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tensor of the model owner, shared once. ``packed``: kept only as the right operand of products, shape (in, out)."""
 
     name: str
     shape: tuple[int, ...]
     fraction: int
     packed: bool
+    clear: int = 0
+    """Octets of the integers in which P1 knows it (:mod:`moiety.compile.hold`); 0 where nobody does."""
 
 
 class State(msgspec.Struct, frozen=True):

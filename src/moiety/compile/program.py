@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from moiety.compile.plan import LINKS, Plan
+from moiety.compile.plan import LINKS, Plan, Weight
 from moiety.errors import LimitReached, PlanError, PlanMismatch
 from moiety.mpc import rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
@@ -21,11 +21,18 @@ class Sources(Protocol):
     def input(self, index: int) -> Words | None:
         """The client's ring elements; None at all other roles."""
 
-    def weight(self, index: int) -> rep3.Weight | rep3.Streamed | Share: ...
+    def weight(self, index: int) -> rep3.Weight | rep3.Held | rep3.Streamed | Share: ...
 
     def state(self, index: int) -> Share: ...
 
     def constant(self, index: int) -> Words: ...
+
+
+def bare(w: Weight) -> rep3.Weight | rep3.Held | Share:
+    """A weight of which only the shape is known."""
+    if w.clear:
+        return rep3.Held(w.shape, w.fraction, w.clear)
+    return rep3.Weight(w.shape, w.fraction) if w.packed else Share(w.shape, w.fraction)
 
 
 class ShapeSources:
@@ -38,9 +45,8 @@ class ShapeSources:
     def input(self, index: int) -> Words | None:
         return None
 
-    def weight(self, index: int) -> rep3.Weight | Share:
-        w = self._plan.weights[index]
-        return rep3.Weight(w.shape, w.fraction) if w.packed else Share(w.shape, w.fraction)
+    def weight(self, index: int) -> rep3.Weight | rep3.Held | Share:
+        return bare(self._plan.weights[index])
 
     def state(self, index: int) -> Share:
         s = self._plan.states[index]

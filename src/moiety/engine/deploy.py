@@ -1,6 +1,8 @@
 """Share a model's weights, once: ``m = encode(w) + l1 + l2`` streamed to P1 and P2; l1 and l2 come from keys that the parties
 already hold when the stream begins, so P0 receives two keys and no words.
 
+A matrix that P1 knows (:class:`~moiety.mpc.rep3.Held`) goes to P1 as it is, in few octets, and to P2 as ``W + l1``; nothing of l2 is drawn.
+
 Every piece of every tensor has its own address under keys that are fresh for each sharing. Before a weight counts, P1 and P2
 compare tags of everything that came, and each compares with P0 the manifest and the mask key they share: a model owner
 cannot make the parties disagree.
@@ -10,17 +12,33 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from moiety import ring
+from moiety.compile.forecast import PARTS, parts_of
+from moiety.compile.plan import OCTETS
 from moiety.engine import keys
 from moiety.engine.messages import Agreement, Deploy, Supply, Tensor, hear, say
-from moiety.engine.pieces import PIECE_WORDS, Masks, Matrix, Tags, given, held_shape, pieces, total, words_of
+from moiety.engine.pieces import (
+    PIECE_WORDS,
+    Masks,
+    Matrix,
+    Piece,
+    Tags,
+    given,
+    held_shape,
+    integers,
+    pieces,
+    total,
+    widened,
+    words_of,
+)
 from moiety.engine.room import Place
 from moiety.engine.session import Session, agree
 from moiety.engine.store import Stored
 from moiety.errors import InconsistentInput, InputError
 from moiety.mpc.party import Key
-from moiety.mpc.rep3 import Weight
+from moiety.mpc.rep3 import Held, Weight
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
 from moiety.net import Kind
@@ -43,20 +61,31 @@ def send_weights(session: Session, message: Deploy, weights: Weights, streams: M
     for index, tensor in enumerate(message.tensors):
         matrix = Matrix(tensor, weights[tensor.name])
         for piece in pieces(tensor):
-            words = matrix.masked(piece, masks.parts(index, piece))
-            for link in links:
+            for link, words in zip(links, told(masks, matrix, index, piece), strict=True):
                 link.send(Kind.INPUT, [words.data], wave=index, layout=piece.number)
+
+
+def told(masks: Masks, matrix: Matrix, index: int, piece: Piece) -> tuple[Words, Words]:
+    """What the owner sends of a piece to P1 and to P2."""
+    if not matrix.tensor.clear:
+        words = matrix.masked(piece, masks.parts(index, piece))
+        return words, words
+    clear, mask = matrix.clear(piece), masks.known_to_p1(index, piece)
+    assert mask is not None, "an owner has both streams"
+    mask += widened(clear)
+    return clear, mask
 
 
 def needed_bytes(message: Deploy, role: Role) -> int:
     """Memory that the weights of a manifest take at a party while they come; what stays is a little less."""
     sizes = [words_of(tensor) for tensor in message.tensors]
-    return held_bytes(sum(sizes) + PIECES * min(PIECE_WORDS, max(sizes, default=0)), role)
+    kept = sum(parts_of(role, tensor.clear) * size for tensor, size in zip(message.tensors, sizes, strict=True))
+    return int(8 * kept) + held_bytes(PIECES * min(PIECE_WORDS, max(sizes, default=0)), role)
 
 
 def held_bytes(words: int, role: Role) -> int:
-    """Memory of so many words of weights at a party: P0 holds their mask, P1 and P2 also what is masked."""
-    return 8 * words * (1 if role is Role.P0 else 2)
+    """Memory of so many words of shared weights at a party: P0 holds their mask, P1 and P2 also what is masked."""
+    return 8 * words * PARTS[role]
 
 
 def prepare(session: Session, message: Deploy | Supply, wait_s: float) -> Masks:
@@ -84,9 +113,30 @@ def receive_weights(session: Session, message: Deploy, wait_s: float, place: Pla
     return out
 
 
+def _receive_held(
+    session: Session, masks: Masks, tagged: Tags | None, index: int, tensor: Tensor, seen: list[bytes], wait_s: float, place: Place
+) -> Held:
+    """P1 computes what P2 was told, and both tag that."""
+    kind = integers(tensor) if session.role is Role.P1 else np.dtype(np.uint64)
+    part = place((words_of(tensor) * kind.itemsize // 8,)).view(kind).reshape(held_shape(tensor))
+    for piece in pieces(tensor):
+        words, mask = part.reshape(-1)[piece.begin : piece.end], masks.known_to_p1(index, piece)
+        if tagged is None:
+            words[:] = mask
+            continue
+        read_piece(session, index, tensor, piece.number, words, wait_s)
+        if mask is not None:
+            mask += widened(words)
+        seen.append(tagged.tag(index, piece, words if mask is None else mask))
+    shape = (tensor.shape[0], tensor.shape[1])
+    return Held(shape, tensor.fraction, tensor.clear, ring.packed(shape, part))
+
+
 def _receive(
     session: Session, masks: Masks, tagged: Tags | None, index: int, tensor: Tensor, seen: list[bytes], wait_s: float, place: Place
 ) -> Any:
+    if tensor.clear:
+        return _receive_held(session, masks, tagged, index, tensor, seen, wait_s, place)
     mask = place(held_shape(tensor))
     masked = None if tagged is None else place(held_shape(tensor))
     for piece in pieces(tensor):
@@ -126,6 +176,10 @@ def check_manifest(message: Deploy | Supply) -> None:
             raise InputError(f"the weight {tensor.name!r} is to be packed but is no matrix")
         if not tensor.packed and isinstance(message, Supply):
             raise InputError(f"the weight {tensor.name!r} is to be streamed in every run but is not packed; share it once")
+        if tensor.clear and isinstance(message, Supply):
+            raise InputError(f"the weight {tensor.name!r} is to be known to P1 and streamed in every run, which does not go together")
+        if tensor.clear not in (0, *OCTETS) or (tensor.clear and not tensor.packed):
+            raise InputError(f"the weight {tensor.name!r} cannot be held by P1 in {tensor.clear} octets; compile the model again")
         if not 0 <= tensor.fraction <= 62:
             raise InputError(f"the weight {tensor.name!r} has {tensor.fraction} fraction bits; 0 to 62 fit the ring")
     if len({tensor.name for tensor in message.tensors}) != len(message.tensors):

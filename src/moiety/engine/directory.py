@@ -37,6 +37,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     certificate: str
     fingerprint: str
     address: str = ""
+    run_by: str = ""
+    """Of P1: the owner who runs it, who may let it hold the weights of its own models in the clear."""
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -75,6 +77,8 @@ class Directory:
     models: Mapping[str, Rules]
     certificates: Mapping[str, Path]
     limits: Limits = MODEST
+    runs_p1: str = ""
+    """The owner who runs P1, if one does."""
 
     def folder(self, name: str) -> Path:
         """Where the party's certificate lies here; at the party itself its key lies beside it."""
@@ -98,6 +102,15 @@ class Directory:
         """Raises ConfigError unless ``name`` is a party of this federation."""
         if name not in self.peers:
             raise ConfigError(f"{self.path} has no party {name!r}{_nearest(name, self.peers)}")
+
+    def check_holder(self, owner: str, model: str) -> None:
+        """Raises PolicyRefused unless P1 is run by ``owner``, so that it may hold the weights of the owner's models in the clear."""
+        if self.runs_p1 != owner:
+            holder, known = self.compute(Role.P1).name, f"says {self.runs_p1!r}" if self.runs_p1 else "does not say"
+            raise PolicyRefused(
+                f"{owner} would let {holder} (P1) hold weights of {model!r} in the clear, which only an owner may who runs it; who does, "
+                f"the federation file {known} (run_by in [parties.{holder}], at every party)"
+            )
 
     def rules(self, model: str) -> Rules:
         """The rules of a model: under its own name, else under the pattern with the most literal characters that matches.
@@ -140,7 +153,7 @@ def load(path: str | os.PathLike[str]) -> Directory:
     roles = _roles(place, file.parties)
     _check_rules(place, file, roles)
     certificates = {name: place.parent / entry.certificate for name, entry in file.parties.items()}
-    return Directory(place, peers, roles, file.models, certificates, file.limits)
+    return Directory(place, peers, roles, file.models, certificates, file.limits, _runs_p1(place, file.parties, roles))
 
 
 def write(path: str | os.PathLike[str], parties: Mapping[str, Entry], models: Mapping[str, Rules], limits: Limits = MODEST) -> None:
@@ -232,6 +245,18 @@ def _roles(place: Path, parties: Mapping[str, Entry]) -> dict[str, Role]:
         holders = [name for name, held in found.items() if held is wanted]
         if len(holders) != 1:
             raise ConfigError(f"{place}: exactly one party must have the role {key!r}, not {len(holders)} ({', '.join(holders) or 'none'})")
+    return found
+
+
+def _runs_p1(place: Path, parties: Mapping[str, Entry], roles: Mapping[str, Role]) -> str:
+    found = ""
+    for name, entry in parties.items():
+        if entry.run_by and roles.get(name) is not Role.P1:
+            raise ConfigError(f"{place}: [parties.{name}] has run_by, which only P1 may have: no other party can hold weights")
+        if entry.run_by and (entry.run_by not in parties or entry.run_by in roles):
+            owners = [owner for owner in parties if owner not in roles]
+            raise ConfigError(f"{place}: [parties.{name}] run_by names {entry.run_by!r}, who is no owner{_nearest(entry.run_by, owners)}")
+        found = found or entry.run_by
     return found
 
 

@@ -17,7 +17,7 @@ from moiety.compile.plan import Plan
 from moiety.engine.timeline import noted
 from moiety.mpc import lockstep
 from moiety.mpc.party import Party
-from moiety.mpc.rep3 import Weight
+from moiety.mpc.rep3 import Held, Weight
 from moiety.mpc.rounds import Protocol_, Role, Scope, Spec, Words
 from moiety.mpc.share import Share, dtype_of
 
@@ -56,12 +56,11 @@ def measure(plan: Plan) -> list[Effort]:
 
 
 def _kind(value: Any) -> tuple[Any, ...]:
-    return (type(value).__name__, tuple(getattr(value, "shape", ())), getattr(value, "bits", 0))
+    return (type(value).__name__, tuple(getattr(value, "shape", ())), getattr(value, "bits", 0), getattr(value, "octets", 0))
 
 
 def _measured(plan: Plan, i: int, values: Sequence[Any]) -> Effort:
-    given = {role: [_zeros(values[j], role) for j in plan.nodes[i].inputs] for role in (Role.P0, Role.P1, Role.CLIENT)}
-    given[Role.P2] = given[Role.P1]  # equal zeros
+    given = {role: [_zeros(values[j], role) for j in plan.nodes[i].inputs] for role in Role}
     runs: list[dict[Role, list[float]]] = []
     while not runs or (len(runs) < TIMES and sum(map(sum, runs[-1].values())) < ENOUGH_S):
         runs.append(_once(plan, i, given))
@@ -105,6 +104,8 @@ class _Zeros(program.ShapeSources):
 
 def _zeros(value: Any, role: Role) -> Any:
     """The value as a role holds it, when it and all masks are zero."""
+    if isinstance(value, Held):
+        return value._replace(part=_zero_part(value, role))
     if isinstance(value, Weight):
         held = [ring.pack(_zero(value.shape, 64)) if here else None for here in (role in (Role.P1, Role.P2), role is not Role.CLIENT)]
         return Weight(value.shape, value.fraction, *held)
@@ -113,6 +114,14 @@ def _zeros(value: Any, role: Role) -> Any:
     masked = _zero(value.shape, value.bits) if role in (Role.P1, Role.P2) else None
     mask = _zero(value.shape, value.bits) if role is not Role.CLIENT else None
     return Share(value.shape, value.fraction, value.bits, masked, mask)
+
+
+def _zero_part(value: Held, role: Role) -> ring.Packed | None:
+    if role is Role.CLIENT:
+        return None
+    part = ring.pack(_zero(value.shape, 64))
+    small = {2: np.int16, 4: np.int32}.get(value.octets) if role is Role.P1 else None
+    return part if small is None else ring.packed(part.shape, part.panels.astype(small))
 
 
 def _zero(shape: tuple[int, ...], bits: int) -> Words:

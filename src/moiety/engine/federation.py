@@ -133,6 +133,7 @@ class Federation:
         name: str | None = None,
         public: Sequence[str] = (),
         memory: int | str | None = None,
+        held_by: str | None = None,
         **options: Any,
     ) -> "Private":
         """Compile a PyTorch module for inputs like these, share its weights, give the parties the plan.
@@ -143,12 +144,18 @@ class Federation:
 
         ``memory``: what each party's process may take for this model, in bytes or as ``"6GiB"``. Weights that do not fit are not kept
         there: as long as this federation is open, it streams them into every run. Raises LimitReached when that is not enough.
+
+        ``held_by="P1"``: P1 is told the matrices of linear layers as they are, which saves memory and most of the work of products. For an
+        owner who runs P1 itself, as all federation files must say (``run_by``): whoever sees P1's machine sees the weights. They cannot be
+        streamed. Raises PolicyRefused where the files do not say so.
         """
         args, kwargs = _split(example_inputs)
         called = name or type(model).__name__.lower()
         limit = None if memory is None else in_bytes(memory)
-        private = Private(self, called, _Source(model, args, kwargs, tuple(public), options, limit))
-        if limit is None:
+        if held_by is not None:
+            self.directory.check_holder(self._model_owner.name, called)
+        private = Private(self, called, _Source(model, args, kwargs, tuple(public), options, limit, held_by))
+        if limit is None and held_by is None:
             self.expect(called, model)
         try:
             private.compile(args, kwargs, replace=True)
@@ -178,6 +185,10 @@ class Federation:
         for supplier in self._suppliers.get(name, ()):
             supplier.ensure(self.deadlines.result_s)
         apart = frozenset[str]() if memory is None else forecast.to_stream(plans, memory)
+        if any(w.clear and w.name in apart for plan in plans for w in plan.weights):
+            raise InputError(
+                f"{memory:,} bytes do not hold the weights of {name!r}, and what P1 knows cannot be streamed; allow more memory"
+            )
         with self._expecting.session(name) as session:
             shared, held = session.share(name, plans, weights, replace=replace, apart=apart)
             self._supply(name, plans, weights, apart)
@@ -188,7 +199,7 @@ class Federation:
         """Stream what is read apart and is not streamed yet, in the order of these plans, too."""
         suppliers = self._suppliers.setdefault(name, [])
         known = {tensor.name for supplier in suppliers for tensor in supplier.tensors}
-        read = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
+        read = {w.name: Tensor.of(w) for plan in plans for w in plan.weights}
         fresh = tuple(tensor for key, tensor in read.items() if key in apart - known)
         if fresh:
             suppliers.append(Supplier(lambda: self._as(self._model_owner), name, fresh, weights))
@@ -261,10 +272,11 @@ class _Source:
         public: tuple[str, ...],
         options: Mapping[str, Any],
         memory: int | None = None,
+        held_by: str | None = None,
     ) -> None:
         self.model, self.args, self.kwargs, self.public, self.options = model, args, dict(kwargs), public, options
         self.weights: dict[str, Any] = {}
-        self.memory = memory
+        self.memory, self.held_by = memory, held_by
         self.ranges: Any = None
 
 
@@ -390,12 +402,14 @@ class Private:
         source = self._source
         assert source is not None, "only a deployer compiles"
         compiled = compile_model(source.model, args, dict(kwargs), public=source.public, ranges=source.ranges, **source.options)
+        compiled = compiled.held(source.held_by)
+        plan = compiled.plan
         source.weights.update(compiled.weights)
         source.ranges = compiled.ranges
-        replace = replace and not self._federation.holds(self.name, [compiled.plan], compiled.weights)
-        self._federation.deploy_plans(self.name, [compiled.plan], source.weights, replace=replace, memory=source.memory)
-        self.plans.append(compiled.plan)
-        return compiled.plan
+        replace = replace and not self._federation.holds(self.name, [plan], compiled.weights)
+        self._federation.deploy_plans(self.name, [plan], source.weights, replace=replace, memory=source.memory)
+        self.plans.append(plan)
+        return plan
 
     def close(self) -> None:
         """End the session with the parties; the model can't be called any more. May be called twice."""

@@ -196,7 +196,8 @@ def _write(
         compute = name in ports
         certificate = os.path.relpath(identity.certificate_path, local.folder)
         role = f"p{PARTIES.index(name)}" if compute else "owner"
-        entries[name] = Entry((role,), certificate, identity.fingerprint, f"127.0.0.1:{ports[name]}" if compute else "")
+        runs = MODEL_OWNER if role == "p1" and MODEL_OWNER in identities else ""
+        entries[name] = Entry((role,), certificate, identity.fingerprint, f"127.0.0.1:{ports[name]}" if compute else "", runs)
     directory.write(local.federation, entries, models, limits)
 
 

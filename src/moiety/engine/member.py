@@ -209,6 +209,8 @@ class Member:
     def _deploy(self, command: Deploy) -> None:
         house, owner = self.house, self.session.owner
         house.directory.allow("deploy", command.model, owner)
+        if any(tensor.clear for tensor in command.tensors):
+            house.directory.check_holder(owner, command.model)
         check_manifest(command)
         self.session.claim_deploy(command.number)
         need, what = needed_bytes(command, self.session.role), f"sharing the weights of {command.model!r}"
@@ -221,7 +223,8 @@ class Member:
             sealed = {t.name: replace(weights[t.name], seal=seal) for t, seal in zip(command.tensors, keep.seals, strict=False)}
             house.memory.settle(house.store.add_weights(command.model, weights | sealed, replace=command.replace))
         size = sum(stored.nbytes for stored in weights.values())
-        self._record("deploy", command.model, weights=len(weights), bytes=size, replace=command.replace)
+        clear = sum(tensor.clear > 0 for tensor in command.tensors)
+        self._record("deploy", command.model, weights=len(weights), clear=clear, bytes=size, replace=command.replace)
         house.log(f"{owner} shared {len(weights)} weights of {command.model!r}")
         self._say(Fine())
 
@@ -259,6 +262,8 @@ class Member:
             bound = accept_plan(data, command.hash, self.session.role, house.limits)
             if rules.reveal == "token":
                 check_opens_tokens(bound.plan)
+            if any(weight.clear for weight in bound.plan.weights):
+                house.directory.check_holder(owner, command.model)
             house.memory.settle(house.store.add_plan(command.model, bound, owner))
         self._record("plan", command.model, plan=bound.hash)
         house.log(f"{owner} added plan {bound.hash[:12]} of {command.model!r}: {bound.rounds} rounds")

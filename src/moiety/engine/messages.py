@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from moiety.compile.plan import Weight
 from moiety.engine.report import Report, Timeline
 from moiety.errors import FrameError
 from moiety.net import Kind, Link
@@ -85,6 +86,13 @@ class Tensor(msgspec.Struct, frozen=True):
     shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
     fraction: int
     packed: bool
+    clear: int = 0
+    """Octets of each integer where P1 is told it, instead of a share; 0 where it is not."""
+
+    @classmethod
+    def of(cls, weight: Weight) -> "Tensor":
+        """What a plan reads."""
+        return cls(weight.name, weight.shape, weight.fraction, weight.packed, weight.clear)
 
 
 class Expect(Message, frozen=True):

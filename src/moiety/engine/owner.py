@@ -131,7 +131,7 @@ class OwnerSession:
             raise NameTaken(
                 f"another model is deployed as {model!r}: {other}. Replace it (--replace, or replace=True in Python), or take another name"
             )
-        wanted = {w.name: Tensor(w.name, w.shape, w.fraction, w.packed) for plan in plans for w in plan.weights}
+        wanted = {w.name: Tensor.of(w) for plan in plans for w in plan.weights}
         fresh = tuple(tensor for name, tensor in wanted.items() if name not in held.weights and name not in apart)
         if missing := [tensor.name for tensor in fresh if tensor.name not in weights]:
             raise InputError(f"the plans read the weight {missing[0]!r}, which was neither given nor shared before; give it")

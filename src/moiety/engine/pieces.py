@@ -84,8 +84,14 @@ class Masks:
 
     def parts(self, tensor: int, piece: Piece) -> list[Words]:
         """The masks of a piece from every stream that this member holds: at most two."""
-        address, spec = Address((tensor,), Kind.INPUT_MASK, piece.number), Spec((piece.end - piece.begin,), 64)
-        return [self._draws.words(key, address, spec) for key in self._keys]
+        address = Address((tensor,), Kind.INPUT_MASK, piece.number)
+        return [self._draws.words(key, address, _spec(piece)) for key in self._keys]
+
+    def known_to_p1(self, tensor: int, piece: Piece) -> Words | None:
+        """The mask of a matrix that P1 knows: of stream D alone, which P2 never has; None at P2."""
+        if Key.D not in self._keys:
+            return None
+        return self._draws.words(Key.D, Address((tensor,), Kind.INPUT_MASK, piece.number), _spec(piece))
 
     def whole(self, tensor: int, piece: Piece) -> Words:
         """Their sum: what this member holds of the mask."""
@@ -95,11 +101,15 @@ class Masks:
         return first
 
 
+def _spec(piece: Piece) -> Spec:
+    return Spec((piece.end - piece.begin,), 64)
+
+
 class Matrix:
     """An owner's tensor, read piece by piece. ``source``: an array or tensor, one with a ``gain`` for its rows, or what makes one."""
 
     def __init__(self, tensor: Tensor, source: Any) -> None:
-        self._tensor = tensor
+        self.tensor = tensor
         found = source if hasattr(source, "shape") else source()
         gain = getattr(found, "gain", None)
         self._gain = None if gain is None else floats(gain)
@@ -111,8 +121,8 @@ class Matrix:
     def masked(self, piece: Piece, masks: list[Words]) -> Words:
         """The words of a piece under its two masks, which are used up. Raises InputError for what does not fit the ring."""
         words, also = masks
-        values, fraction = self._values[piece.rows, piece.columns], self._tensor.fraction
-        if not self._tensor.packed:
+        values, fraction = self._values[piece.rows, piece.columns], self.tensor.fraction
+        if not self.tensor.packed:
             ring.encode_onto(values, fraction, also[None], words[None])
             return words
         gain = None if self._gain is None else self._gain[piece.rows]
@@ -122,6 +132,26 @@ class Matrix:
             ring.encode_onto(panel, fraction, from_[i], onto[i], gain=gain)
             onto[i, :, panel.shape[1] :] += from_[i, :, panel.shape[1] :]  # what fills up the panel is zero, and masked like all
         return words
+
+    def clear(self, piece: Piece) -> "np.ndarray[Any, Any]":
+        """The integers of a piece as P1 is told them. Raises InputError for what does not fit the octets that the plan has for them."""
+        none = [np.zeros(piece.end - piece.begin, np.uint64) for _ in range(2)]
+        words = self.masked(piece, none)
+        small = words.view(np.int64).astype(integers(self.tensor))
+        if not np.array_equal(widened(small), words):
+            octets = self.tensor.clear
+            raise InputError(f"the weight {self.tensor.name!r} does not fit {octets} octets, as its plan says; compile the model again")
+        return small
+
+
+def integers(tensor: Tensor) -> "np.dtype[Any]":
+    """As what P1 holds a matrix that it knows: signed integers, or the words themselves."""
+    return np.dtype({2: np.int16, 4: np.int32, 8: np.uint64}[tensor.clear])
+
+
+def widened(clear: "np.ndarray[Any, Any]") -> Words:
+    """Those integers as words."""
+    return clear.astype(np.int64).view(np.uint64)
 
 
 def floats(tensor: Any) -> "np.ndarray[Any, Any]":

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from moiety.compile import program
-from moiety.compile.plan import LINKS, Plan
+from moiety.compile.plan import LINKS, OCTETS, Plan
 from moiety.engine.limits import MODEST, Limits
 from moiety.engine.waves import Bound, bind
 from moiety.errors import LimitReached, MoietyError, PlanError, PlanMismatch, PolicyRefused
@@ -54,6 +54,7 @@ def check_plan(plan: Plan, role: Role, limits: Limits = MODEST) -> Bound:
         raise PlanError(f"the plan is for the protocol {plan.protocol!r}, which this party does not run")
     most = MOST_ELEMENTS if role is Role.CLIENT else limits.memory_bytes // PART_OF_MEMORY
     check_numbers(plan, limits, most)
+    check_held(plan)
     check_reveals(plan)
     found = program.check_waves(plan, most)
     check_outward(plan, found.costs)
@@ -100,6 +101,14 @@ def _shapes(plan: Plan) -> Iterator[tuple[int, ...]]:
         shape = node.params.get("shape", ())
         if -1 not in shape:  # a place that numpy fills in, from a tensor that is checked itself
             yield tuple(shape)
+
+
+def check_held(plan: Plan) -> None:
+    """Raises PlanError unless what P1 knows is read by linear layers alone, and has a size that integers have."""
+    only = program.streamable(plan) if any(weight.clear for weight in plan.weights) else ()
+    for weight in plan.weights:
+        if weight.clear and (weight.clear not in OCTETS or weight.name not in only):
+            raise PlanError(f"the plan lets P1 hold the weight {weight.name[:64]!r}, which cannot be; compile the model again")
 
 
 def check_states(plan: Plan, found: program.Driven) -> None:

@@ -13,7 +13,7 @@ from moiety.engine.messages import Tensor
 from moiety.engine.states import States
 from moiety.engine.waves import Bound
 from moiety.errors import InputError, LimitReached, NotDeployed, PlanMismatch, PolicyRefused
-from moiety.mpc.rep3 import Streamed, Weight
+from moiety.mpc.rep3 import Held, Streamed, Weight
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
 
@@ -26,7 +26,7 @@ class Stored:
     """A weight as this party holds it, or who streams it. ``sharing`` says under which masks, so that parties never mix two sharings."""
 
     tensor: Tensor
-    value: "Weight | Share | Supplied"
+    value: "Weight | Held | Share | Supplied"
     sharing: bytes
     owner: str
     seal: bytes = b""
@@ -35,7 +35,8 @@ class Stored:
     @property
     def nbytes(self) -> int:
         value = self.value
-        parts = (value.masked, value.mask) if isinstance(value, Weight | Share) else ()
+        held = (value.part,) if isinstance(value, Held) else ()
+        parts = (value.masked, value.mask) if isinstance(value, Weight | Share) else held
         return sum(part.nbytes for part in parts if part is not None)
 
 
@@ -58,9 +59,9 @@ class Model:
                     f"the plan reads the weight {wanted.name!r}, which was not shared here, or is streamed by its owner, who has left; "
                     "deploy the model again"
                 )
-            if (held.tensor.shape, held.tensor.fraction, held.tensor.packed) != (wanted.shape, wanted.fraction, wanted.packed):
+            if held.tensor != Tensor.of(wanted):
                 raise PlanMismatch(
-                    f"the weight {wanted.name!r} was shared in another shape or precision than the plan reads; "
+                    f"the weight {wanted.name!r} was shared in another shape (or precision, or form) than the plan reads; "
                     "let its owner replace the model (moiety deploy --replace), or deploy under another name"
                 )
             parts += [wanted.name, held.sharing]
@@ -78,7 +79,7 @@ class Model:
     def check_streamed(self, plan: Plan) -> None:
         """Raises PlanMismatch when what is streamed is read by anything but linear layers."""
         for wanted in {wanted.name for wanted in plan.weights} - program.streamable(plan):
-            if not isinstance(self.weights[wanted].value, Weight | Share):
+            if not isinstance(self.weights[wanted].value, Weight | Held | Share):
                 raise PlanMismatch(f"the weight {wanted!r} is streamed, but not only linear layers read it; share it once")
 
     def check_owner(self, names: Iterable[str], owner: str) -> None:
@@ -199,10 +200,10 @@ class PartySources(Constants):
     def input(self, index: int) -> Words | None:
         return None
 
-    def weight(self, index: int) -> Weight | Share | Streamed:
+    def weight(self, index: int) -> Weight | Held | Share | Streamed:
         name = self._bound.plan.weights[index].name
         value = self._model.weights[name].value
-        return value if isinstance(value, Weight | Share) else self._deliveries[name].weight(name)
+        return value if isinstance(value, Weight | Held | Share) else self._deliveries[name].weight(name)
 
     def state(self, index: int) -> Share:
         return self._states.read(self._name, self._bound.plan.states[index])
@@ -218,9 +219,8 @@ class ClientSources(Constants):
     def input(self, index: int) -> Words | None:
         return self._inputs[index]
 
-    def weight(self, index: int) -> Weight | Share:
-        w = self._bound.plan.weights[index]
-        return Weight(w.shape, w.fraction) if w.packed else Share(w.shape, w.fraction)
+    def weight(self, index: int) -> Weight | Held | Share:
+        return program.bare(self._bound.plan.weights[index])
 
     def state(self, index: int) -> Share:
         s = self._bound.plan.states[index]

@@ -226,14 +226,14 @@ def held_share(party: Party, x: Share, w: Held, *, coarse: int = 0) -> Words | N
     P1 computes the first term, P2 the second, and P0 deals the third.
     """
     shape = DENSE.shape(x.shape, w.shape)
-    mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[arg-type,return-value]
+    mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[return-value,arg-type]
     # P0's t follows from what it told P1.
     dealt = _deal_cross(party, shape, lambda: ring.multiply(x.mask - mine, w.part), x.bits, coarse, Role.P2)  # type: ignore[operator,arg-type]
     if dealt is None or mine is None or w.part is None or not party.evaluates:
         return None
     out = dealt.copy()
     if party.leads:
-        return ring.multiply(x.masked - mine, w.part, out)  # type: ignore[operator]
+        return ring.multiply(x.masked - mine, w.part, out)
     return ring.multiply(mine, w.part, out, sign=-1)
 
 

@@ -211,7 +211,9 @@ class Experiment(NamedTuple):
         with openings() as found:
             transcript = lockstep.run(protocol, draws=lambda role: draws, roles=(Role.P0, Role.P1, Role.P2))
         assert not list(received(transcript, Role.P0))
-        return [_masked(x[self.observer]) for x in given if not isinstance(x[self.observer], Held)], [understood(word, found) for word in received(transcript, self.observer)]
+        return [_masked(x[self.observer]) for x in given if not isinstance(x[self.observer], Held)], [
+            understood(word, found) for word in received(transcript, self.observer)
+        ]
 
 
 def _masked(x: Share | BitShare) -> tuple[Words, int]:
