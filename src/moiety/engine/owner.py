@@ -151,7 +151,9 @@ class OwnerSession:
         message = Deploy(model, self._deployments, tensors, replace)
         self._tell_all(lambda role: Deploy(model, self._deployments, tensors, replace, **_given(role, streams)))
         digests: dict[str, bytes] = {}
-        send_weights(self.session, message, {tensor.name: _noted(weights, tensor.name, digests) for tensor in tensors}, streams)
+        send_weights(
+            self.session, message, {tensor.name: _noted(weights, tensor.name, digests, self._secret()) for tensor in tensors}, streams
+        )
         self._all_fine("that it has the weights")
         sharings = {tensor.name: sharing_of(self.session, message, tensor) for tensor in tensors}
         keep = Keep(tuple(seals.seal(self._secret(), sharing, digests[name]) for name, sharing in sharings.items()))
@@ -346,12 +348,12 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(names)
 
 
-def _noted(weights: Weights, name: str, digests: dict[str, bytes]) -> Callable[[], Any]:
+def _noted(weights: Weights, name: str, digests: dict[str, bytes], secret: bytes) -> Callable[[], Any]:
     """The weight, when its turn comes; its digest is noted then."""
 
     def give() -> Any:
         array = floats(weights[name])
-        digests[name] = seals.content(array)
+        digests[name] = seals.content(array, secret)
         return array
 
     return give
