@@ -165,8 +165,9 @@ def _deal_cross(
     if not coarse:
         return party.deal(shape, make, bits, to=to)
     half, by = np.uint64(1 << (coarse - 1)), np.uint64(coarse)
-    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(dtype_of(bits - coarse)), bits - coarse, to=to)
-    return None if dealt is None else dealt.astype(np.uint64) << by
+    shorter = dtype_of(bits - coarse)
+    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(shorter, copy=False), bits - coarse, to=to)
+    return None if dealt is None else dealt.astype(np.uint64, copy=False) << by
 
 
 async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, cut: Cut = WHOLE) -> Share:

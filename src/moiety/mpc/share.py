@@ -132,14 +132,14 @@ class Share(Opaque):
             return self
         if not bits < self.bits:
             raise ProtocolMisuse(f"{self!r} cannot be read in a ring of {bits} bits; widen it by a protocol")
-        return replace(self.map(lambda part: wrap(part.astype(dtype_of(bits)), bits)), bits=bits)
+        return replace(self.map(lambda part: wrap(part.astype(dtype_of(bits), copy=False), bits)), bits=bits)
 
     def low_bits(self, drop: int, bits: int) -> "Share":
         """``floor(x / 2^drop) + {0, 1}`` in the ring Z_2^bits: local, since reduction is a homomorphism (rounding of the mask)."""
         dtype = dtype_of(bits)
 
         def cut(part: Words) -> Words:
-            return wrap((part >> part.dtype.type(drop)).astype(dtype), bits)
+            return wrap((part >> part.dtype.type(drop)).astype(dtype, copy=False), bits)
 
         # P1 and P2 shift what is public to them; only P0 knows the whole mask, so theirs stays unused from here on.
         masked = None if self.masked is None else cut(self.masked)
