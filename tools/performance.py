@@ -2,8 +2,9 @@
 
     python tools/performance.py [REPORT]      REPORT: what moiety bench saved, by default bench-results/report.json
 
-Keeps the report and the costs of GPT-2's plans in docs/performance.json, draws docs/pictures/peers.svg and docs/pictures/length.svg, and
-writes what stands between the marks of the page. Without a REPORT the page is written again from what is kept; no figure in it is typed.
+Keeps the report and the costs of GPT-2's plans in docs/performance.json, draws docs/pictures/peers.svg and docs/pictures/length.svg,
+writes what stands between the marks of the page, and the speed rows of the claim about PUMA (docs/systems/puma.json and its page).
+Without a REPORT all is written again from what is kept; no figure in it is typed.
 """
 
 import re
@@ -16,10 +17,14 @@ import msgspec
 
 from moiety.bench import bars
 from moiety.bench.report import Figures, Ratios, Report, Row
+from moiety.claims import puma_speed
+from moiety.claims.registry import Reproduction
+from moiety.claims.registry import Row as ClaimRow
 
 ROOT: Final = Path(__file__).parents[1]
 DATA, PAGE = ROOT / "docs" / "performance.json", ROOT / "docs" / "performance.md"
 PEERS_PLOT, LENGTH_PLOT = ROOT / "docs" / "pictures" / "peers.svg", ROOT / "docs" / "pictures" / "length.svg"
+CLAIM, CLAIM_PAGE = ROOT / "docs" / "systems" / "puma.json", ROOT / "docs" / "systems" / "puma.md"
 REPORT: Final = ROOT / "bench-results" / "report.json"
 NOTHING: Final = "No measurement is kept yet."
 LENGTHS: Final = (8, 16, 32, 64, 128)
@@ -167,6 +172,25 @@ def written(page: str, kept: Kept | None) -> str:
     return page
 
 
+def claimed(stored: Reproduction, report: Report) -> Reproduction:
+    """A claim as it was measured, its speed rows those of the report."""
+    others = [row for row in stored.rows if not row.quantity.endswith(puma_speed.SIDES)]
+    rows = (*others, *puma_speed.rows(report))
+    return msgspec.structs.replace(stored, rows=rows, holds=all(row.holds for row in rows))
+
+
+def claim_page(page: str, rows: Sequence[ClaimRow]) -> str:
+    """The page with its table of rows."""
+    lines = ["| quantity | paper | measured | against | unit | holds |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        values = " | ".join("-" if value is None else f"{value:.4g}" for value in (row.paper, row.measured, row.baseline))
+        lines.append(f"| {row.quantity.replace('|', '&#124;')} | {values} | {row.unit} | {'yes' if row.holds else 'NO'} |")
+    page, count = re.subn(r"\| quantity \|.*?\n(?=\n)", lambda found: "\n".join(lines) + "\n", page, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"performance: {CLAIM_PAGE} has {count} tables of the claim")
+    return page
+
+
 WIDTH, HEIGHT, TOP, BOTTOM, MIDDLE = 860, 330, 40, 46, 440
 STYLE: Final = """
   text { font: 13px system-ui, sans-serif; fill: #333 } .small { font-size: 11px } line { stroke: #ddd } rect { fill: #2b5c96 }
@@ -235,6 +259,9 @@ def main(given: Sequence[str]) -> None:
     if kept is not None:
         PEERS_PLOT.write_text(bars.plot(kept.report), encoding="utf-8")
         LENGTH_PLOT.write_text(plot(kept.lengths), encoding="utf-8")
+        claim = claimed(msgspec.json.decode(CLAIM.read_bytes(), type=Reproduction), kept.report)
+        CLAIM.write_bytes(msgspec.json.format(msgspec.json.encode(claim), indent=2) + b"\n")
+        CLAIM_PAGE.write_text(claim_page(CLAIM_PAGE.read_text(encoding="utf-8"), claim.rows), encoding="utf-8")
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), kept), encoding="utf-8")
 
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 from moiety.bench import bars, machine, report
 from moiety.bench.results import Store
 from moiety.bench.sides import Measured, Turn
+from moiety.claims.registry import Reproduction
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,22 @@ def test_every_figure_comes_from_the_report(tool: ModuleType, tmp_path: Path) ->
         assert said in page
     assert tool.NOTHING not in page
     assert tool.written(page, None) == tool.written(tool.PAGE.read_text(encoding="utf-8"), None)
+
+
+def test_the_claim_about_puma_gets_its_speed_rows(tool: ModuleType, tmp_path: Path) -> None:
+    store = Store(tmp_path, machine.build())
+    for side, wall, sent in (("moiety", 0.25, 2_000_000), ("spu", 2.5, 9_000_000)):
+        measured = Measured((9.0, wall), (wall, 0.0), (3_000_000,), sent, sent, 77, 1.5, 0.75, {})
+        store.add(Turn("bert", side, store.build, 2, 0.0, 0.0, 0.0, measured, 1e-3))
+    stored = msgspec.json.decode(tool.CLAIM.read_bytes(), type=Reproduction)
+    claim = tool.claimed(stored, report.made(store, 0.0, 0.0))
+    assert tool.claimed(claim, report.made(store, 0.0, 0.0)) == claim
+    time, sent = claim.rows[-2:]
+    assert (time.measured, time.baseline, time.unit, time.holds) == (0.25, 2.5, "s", True)
+    assert (sent.measured, sent.baseline, sent.unit, claim.holds) == (2.0, 9.0, "MB", True)
+    page = tool.claim_page(tool.CLAIM_PAGE.read_text(encoding="utf-8"), claim.rows)
+    assert "| BERT-base, 128 tokens, time, moiety and SPU with PUMA's functions | - | 0.25 | 2.5 | s | yes |\n" in page
+    assert tool.claim_page(page, stored.rows) == tool.claim_page(tool.CLAIM_PAGE.read_text(encoding="utf-8"), stored.rows)
 
 
 def test_the_plot_of_lengths_shows_its_numbers(tool: ModuleType) -> None:
