@@ -86,11 +86,12 @@ class Address(NamedTuple):
 
     def nonce(self) -> bytes:
         """Injective 12-byte encoding: node 24 bits, three nesting levels of 16 bits, kind 8 bits, counter 16 bits."""
-        node, *nested = self.path
-        if node >= 1 << 24 or len(nested) > 3 or self.kind >= 1 << 8 or self.serial >= 1 << 16 or any(n >= 0xFFFF for n in nested):
+        number, kind, serial = self.path[0], self.kind, self.serial
+        if number >= 1 << 24 or len(self.path) > 4 or kind >= 1 << 8 or serial >= 1 << 16 or max(self.path[1:], default=0) >= 0xFFFF:
             raise ProtocolMisuse(f"address {self} does not fit 12 bytes; split the op into several plan nodes")
-        levels = [n + 1 for n in nested] + [0] * (3 - len(nested))
-        return node.to_bytes(3) + b"".join(n.to_bytes(2) for n in levels) + self.kind.to_bytes(1) + self.serial.to_bytes(2)
+        for level in self.path[1:]:
+            number = number << 16 | level + 1
+        return (number << 16 * (4 - len(self.path)) + 24 | kind << 16 | serial).to_bytes(12)
 
 
 class Scope:

@@ -25,10 +25,10 @@ def to_octets(words: Words, width: int) -> Octets:
 def from_octets(octets: Octets, width: int) -> Words:
     """Flat words from what :func:`to_octets` made of them."""
     count = octets.size // width
-    out = np.zeros(count, np.uint64)
+    out = np.zeros(count, "<u8")
     for at, size in _columns(width):
-        column = octets[at * count : (at + size) * count].view(f"<u{size}")
-        out |= column.astype(np.uint64) << np.uint64(8 * at)
+        column = f"<u{size}"
+        out.view(column)[at // size :: 8 // size] = octets[at * count : (at + size) * count].view(column)
     return out
 
 

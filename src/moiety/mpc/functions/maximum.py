@@ -6,6 +6,8 @@ P0 turns by the mask and deals in shares: a one-time truth table, as in Beaver's
 bits within the same round is our own combination.
 """
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,8 @@ from moiety.mpc.rounds import Spec, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 
 Places = NDArray[np.intp]
+KEPT = 1 << 12
+"""Elements up to which the places of a tree are kept for the next one: there they take longer to find than to use."""
 
 
 async def row_max(party: Party, x: Share, *, step_bits: int, ring_bits: int = 8, valid: NDArray[np.bool_] | None = None) -> Share:
@@ -34,11 +38,10 @@ async def row_max(party: Party, x: Share, *, step_bits: int, ring_bits: int = 8,
         raise ProtocolMisuse(f"tables of 2^{ring_bits} cells are not served; take ring_bits up to 8")
     rows = _Rows.of(x.shape, valid)
     now = x.low_bits(step_bits, 8).map(lambda part: part.ravel()[rows.places])
-    while rows.longest > 2:
-        stays, left = rows.halve()
+    for stays, left, met, after in _kept_levels(rows.counts.tobytes()) if rows.rank.size <= KEPT else _levels(rows):
         pairs = Spec((left.size,), now.bits)
         gain = await _larger(party, _take(now, left), _take(now, left + 1), ring_bits, pairs)
-        now, rows = _put(_take(now, stays), np.searchsorted(stays, left), gain), rows.after()
+        now, rows = _put(_take(now, stays), met, gain), after
     found = await _lifted(party, now, rows, ring_bits)
     return found.map(lambda part: (part << np.uint64(step_bits)).reshape(x.shape[:-1])).as_fraction(x.fraction)
 
@@ -72,6 +75,29 @@ class _Rows(NamedTuple):
     def after(self) -> "_Rows":
         counts = np.where(self.counts > 2, -(-self.counts // 2), self.counts)
         return _Rows(self.places, counts, _ranks(counts))
+
+
+class _Level(NamedTuple):
+    """Of the elements: which stay, which of them meet their right neighbour, where these are among those, and the rows that are left."""
+
+    stays: Places
+    left: Places
+    met: Places
+    after: _Rows
+
+
+def _levels(rows: _Rows) -> Iterator[_Level]:
+    """The levels of the tree, down to rows of one or two."""
+    while rows.longest > 2:
+        (stays, left), rows = rows.halve(), rows.after()
+        yield _Level(stays, left, np.searchsorted(stays, left), rows)
+
+
+@lru_cache(maxsize=32)
+def _kept_levels(counts: bytes) -> tuple[_Level, ...]:
+    """As :func:`_levels`, for rows of so many elements (int64): alike in all layers and runs."""
+    lengths = np.frombuffer(counts, np.int64)
+    return tuple(_levels(_Rows(np.arange(0), lengths, _ranks(lengths))))
 
 
 def _ranks(counts: Places) -> Places:
