@@ -331,8 +331,9 @@ class Builder:
 
     def _just_fitting(self, x: Secret, y: Secret, bound: float) -> tuple[Secret, Secret]:
         """As :meth:`fitting`, but only the larger operand is cut to its activation fraction, which later products find room in. The
-        other is often a row of reciprocals, whose relative error is that of every product: it gives up no bit more than it must."""
-        larger = math.prod(x.shape) >= math.prod(y.shape)
+        other is often a row of reciprocals, whose relative error is that of every product: it gives up no bit more than it must. Of equals
+        what a table yields stays: a product drops bits while the other is looked up, they would take it a round of their own."""
+        larger = (math.prod(x.shape), not self._looked_up(x)) >= (math.prod(y.shape), not self._looked_up(y))
         for first in (larger, not larger):
             excess = self._excess(x, y, bound)
             if excess > 0:
@@ -341,6 +342,9 @@ class Builder:
                 done = self.rescaled(cut, least if first is larger else max(least, cut.fraction - excess))
                 x, y = (done, y) if first else (x, done)
         return self.fitting(x, y, bound)
+
+    def _looked_up(self, x: Secret) -> bool:
+        return self.nodes[x.node].op == "table"
 
     def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
         """Exact product of two secrets, left at the sum of their fractions."""
