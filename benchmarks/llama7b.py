@@ -1,10 +1,11 @@
 """One token from a model of LLaMA-7B's shape, between three parties that keep few of its weights: seconds, bytes, memory of all processes.
 
-    python benchmarks/llama7b.py [--layers 32] [--memory 2GiB] [--folder DIR]
+    python benchmarks/llama7b.py [--layers 32] [--memory 2GiB] [--folder DIR] [--held]
 
 32 layers of width 4096, 11008 inside, 32 heads, 32,000 tokens: 6.7 billion random weights in bf16, which are written to a folder once
 (13.5 GB; removed afterwards unless --folder names one) and mapped into memory, never loaded. Parties are processes with mutual TLS. The
-run's time includes streaming the shares of every weight: 54 GB to P1 and 54 GB to P2.
+run's time includes streaming the shares of every weight: 54 GB to P1 and 54 GB to P2. With --held the owner runs P1, which is told integers
+of 2 or 4 bytes instead.
 """
 
 import argparse
@@ -140,9 +141,9 @@ def _cpu() -> dict[str, float]:
     return {name: sum(process.cpu_times()[:2]) for name, process in zip(("owner", "p0", "p1", "p2"), (mine, *parties), strict=False)}
 
 
-def measure(folder: Path, layers: int, width: int, memory: int) -> dict[str, Any]:
+def measure(folder: Path, layers: int, width: int, memory: int, held_by: str | None = None) -> dict[str, Any]:
     """Compile, deploy, run once; the figures."""
-    figures: dict[str, Any] = {"layers": layers, "memory_limit": memory}
+    figures: dict[str, Any] = {"layers": layers, "memory_limit": memory, "held_by": held_by}
     model = mapped(folder, layers, width)
     figures["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     tokens = torch.randint(0, 32000, (1, PROMPT), generator=torch.Generator().manual_seed(1))
@@ -150,7 +151,7 @@ def measure(folder: Path, layers: int, width: int, memory: int) -> dict[str, Any
     with Memory() as watched, moiety.local(parties=3, deadlines=deadlines) as federation:
         with Clock() as compiling:
             ranges = decoder.measure(model, [tokens])
-            compiled = decoder.draft_prefill(model, PROMPT, ranges, reveal="token").compiled()
+            compiled = decoder.draft_prefill(model, PROMPT, ranges, reveal="token").compiled().held(held_by)
         plan = compiled.plan
         figures["rounds"], figures["weights_bytes"] = len(plan.waves), sum(8 * math.prod(w.shape) for w in plan.weights)
         apart = forecast.to_stream([plan], memory)
@@ -181,12 +182,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--memory", default="2GiB", help="what each party may take")
     parser.add_argument("--folder", type=Path, help="where the weights are written, and kept")
+    parser.add_argument("--held", action="store_true", help="the owner runs P1, which knows the matrices of linear layers")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="llama7b-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(measure(folder, given.layers, given.width, in_bytes(given.memory)), indent=2))
+        print(json.dumps(measure(folder, given.layers, given.width, in_bytes(given.memory), "P1" if given.held else None), indent=2))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 
 import moiety
 from moiety.compile import forecast, program, signature
+from moiety.compile.hold import hold
 from moiety.compile.plan import Plan
 from moiety.engine import supplier as supplier_
 from moiety.engine.deploy import Weights
@@ -30,7 +31,7 @@ X = np.linspace(-2, 2, 64).reshape(4, 16)
 
 
 def tensors_of(plan: Plan) -> tuple[Tensor, ...]:
-    return tuple(Tensor(w.name, w.shape, w.fraction, w.packed) for w in plan.weights)
+    return tuple(map(Tensor.of, plan.weights))
 
 
 @pytest.fixture
@@ -38,12 +39,12 @@ def supply(local: LocalParties) -> Iterator[Any]:
     """Deploys PLAN with all its weights streamed from a mapping, under a name; ends the suppliers."""
     made: list[Supplier] = []
 
-    def start(name: str, weights: Weights) -> Supplier:
-        made.append(Supplier(lambda: as_owner(local), name, tensors_of(PLAN), weights))
-        made[-1].serves(PLAN.hash, program.layers(PLAN, program.drive(PLAN).order))
+    def start(name: str, weights: Weights, plan: Plan = PLAN) -> Supplier:
+        made.append(Supplier(lambda: as_owner(local), name, tensors_of(plan), weights))
+        made[-1].serves(plan.hash, program.layers(plan, program.drive(plan).order))
         made[-1].ensure(20)
         with as_owner(local) as owner:
-            owner.deploy(name, [PLAN], {})
+            owner.deploy(name, [plan], {})
         return made[-1]
 
     yield start
@@ -85,6 +86,22 @@ def test_the_parties_learn_the_same_whether_a_weight_is_kept(local: LocalParties
         kept, streamed = (client.run(name, PLAN, plans.words(X)) for name in ("kept", "streamed"))
     assert np.abs(plans.reals(kept) - plans.reals(streamed)).max() < 0.005
     assert [m.links for m in kept.report.members] == [m.links for m in streamed.report.members]
+
+
+def test_weights_that_p1_knows(local: LocalParties, supply: Any) -> None:
+    """Twice, since what came is compared among the parties the first time, and with that later."""
+    weights = plans.mlp_weights()
+    plan = hold(PLAN, {name: torch.from_numpy(array) for name, array in weights.items()})
+    supply("known", weights, plan)
+    words = sum(words_of(tensor) for tensor in tensors_of(plan))
+    for _ in range(2):
+        with as_client(local) as client:
+            result = client.run("known", plan, plans.words(X))
+        assert np.abs(plans.reals(result) - plans.mlp_float(weights, X)).max() < 0.005
+        assert [member.streamed_bytes for member in result.report.members] == [0, 2 * words, 8 * words, 0]
+    weights["w1"][0, 0] += 0.5
+    with as_client(local) as client, pytest.raises(PeerLost, match="the weight 'w1' has changed"):
+        client.run("known", plan, plans.words(X))
 
 
 def test_a_weight_that_changes_is_not_streamed_again(local: LocalParties, supply: Any) -> None:

@@ -71,16 +71,18 @@ def to_stream(plans: Sequence[Plan], memory: int) -> frozenset[str]:
     weights = {w.name: w for plan in plans for w in plan.weights}
     others = {w.name for plan in plans for w in plan.weights if w.name not in streamable(plan)}
     candidates = sorted(weights.keys() - others, key=lambda name: (_held_bytes(weights[name]), name))
-    peak = max((max(_peaks(plan, found, candidates).values()) for plan, found in driven), default=0)
-    if peak > memory:
+    peaks = [_peaks(plan, found, candidates) for plan, found in driven]
+    peak = {role: max((one[role] for one in peaks), default=0) for role in PARTS}
+    if (most := max(peak.values())) > memory:
         raise LimitReached(
-            f"a party needs {peak:,} bytes for a run of this model even if it keeps no weight of a linear layer; {memory:,} are allowed: "
+            f"a party needs {most:,} bytes for a run of this model even if it keeps no weight of a linear layer; {memory:,} are allowed: "
             "allow more, or compile the model for smaller inputs"
         )
     kept = set[str]()
     for name in candidates:
-        peak += max(PARTS.values()) * int(WEIGHT_SPREAD * _held_bytes(weights[name]))
-        if peak > memory:
+        for role in PARTS:
+            peak[role] += int(WEIGHT_SPREAD * parts_of(role, weights[name].clear) * _held_bytes(weights[name]))
+        if max(peak.values()) > memory:
             break
         kept.add(name)
     return frozenset(set(candidates) - kept)

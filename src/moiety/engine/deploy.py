@@ -25,12 +25,12 @@ from moiety.engine.pieces import (
     Matrix,
     Piece,
     Tags,
+    add_clear,
     given,
     held_shape,
     integers,
     pieces,
     total,
-    widened,
     words_of,
 )
 from moiety.engine.room import Place
@@ -72,8 +72,7 @@ def told(masks: Masks, matrix: Matrix, index: int, piece: Piece) -> tuple[Words,
         return words, words
     clear, mask = matrix.clear(piece), masks.known_to_p1(index, piece)
     assert mask is not None, "an owner has both streams"
-    mask += widened(clear)
-    return clear, mask
+    return clear, add_clear(clear, mask)
 
 
 def needed_bytes(message: Deploy, role: Role) -> int:
@@ -125,9 +124,7 @@ def _receive_held(
             words[:] = mask
             continue
         read_piece(session, index, tensor, piece.number, words, wait_s)
-        if mask is not None:
-            mask += widened(words)
-        seen.append(tagged.tag(index, piece, words if mask is None else mask))
+        seen.append(tagged.tag(index, piece, words if mask is None else add_clear(words, mask)))
     shape = (tensor.shape[0], tensor.shape[1])
     return Held(shape, tensor.fraction, tensor.clear, ring.packed(shape, part))
 
@@ -176,8 +173,6 @@ def check_manifest(message: Deploy | Supply) -> None:
             raise InputError(f"the weight {tensor.name!r} is to be packed but is no matrix")
         if not tensor.packed and isinstance(message, Supply):
             raise InputError(f"the weight {tensor.name!r} is to be streamed in every run but is not packed; share it once")
-        if tensor.clear and isinstance(message, Supply):
-            raise InputError(f"the weight {tensor.name!r} is to be known to P1 and streamed in every run, which does not go together")
         if tensor.clear not in (0, *OCTETS) or (tensor.clear and not tensor.packed):
             raise InputError(f"the weight {tensor.name!r} cannot be held by P1 in {tensor.clear} octets; compile the model again")
         if not 0 <= tensor.fraction <= 62:

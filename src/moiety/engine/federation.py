@@ -146,8 +146,8 @@ class Federation:
         there: as long as this federation is open, it streams them into every run. Raises LimitReached when that is not enough.
 
         ``held_by="P1"``: P1 is told the matrices of linear layers as they are, which saves memory and most of the work of products. For an
-        owner who runs P1 itself, as all federation files must say (``run_by``): whoever sees P1's machine sees the weights. They cannot be
-        streamed. Raises PolicyRefused where the files do not say so.
+        owner who runs P1 itself, as all federation files must say (``run_by``): whoever sees P1's machine sees the weights.
+        Raises PolicyRefused where the files do not say so.
         """
         args, kwargs = _split(example_inputs)
         called = name or type(model).__name__.lower()
@@ -185,10 +185,6 @@ class Federation:
         for supplier in self._suppliers.get(name, ()):
             supplier.ensure(self.deadlines.result_s)
         apart = frozenset[str]() if memory is None else forecast.to_stream(plans, memory)
-        if any(w.clear and w.name in apart for plan in plans for w in plan.weights):
-            raise InputError(
-                f"{memory:,} bytes do not hold the weights of {name!r}, and what P1 knows cannot be streamed; allow more memory"
-            )
         with self._expecting.session(name) as session:
             shared, held = session.share(name, plans, weights, replace=replace, apart=apart)
             self._supply(name, plans, weights, apart)

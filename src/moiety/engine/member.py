@@ -232,6 +232,8 @@ class Member:
         """Until the owner has enough of it; then the session is over."""
         house, owner, tensors = self.house, self.session.owner, command.tensors
         house.directory.allow("deploy", command.model, owner)
+        if any(tensor.clear for tensor in tensors):
+            house.directory.check_holder(owner, command.model)
         check_manifest(command)
         self.session.claim_deploy(command.number)
         with house.memory.held(WINDOW_BYTES, f"streaming weights of {command.model!r}"):
@@ -241,7 +243,7 @@ class Member:
                 hear(self.session.receive[Role.CLIENT], Keep, deadline_s=house.deadlines.wave_s, awaited="that all parties agree")
                 named = {t.name: Stored(t, supplied, sharing_of(self.session, command, t), owner) for t in tensors}
                 house.memory.settle(house.store.add_weights(command.model, named))
-            self._record("supply", command.model, weights=len(tensors))
+            self._record("supply", command.model, weights=len(tensors), clear=sum(tensor.clear > 0 for tensor in tensors))
             house.log(f"{owner} streams {len(tensors)} weights of {command.model!r}")
             try:
                 self._say(Fine())

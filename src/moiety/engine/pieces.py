@@ -135,13 +135,12 @@ class Matrix:
 
     def clear(self, piece: Piece) -> "np.ndarray[Any, Any]":
         """The integers of a piece as P1 is told them. Raises InputError for what does not fit the octets that the plan has for them."""
-        none = [np.zeros(piece.end - piece.begin, np.uint64) for _ in range(2)]
-        words = self.masked(piece, none)
-        small = words.view(np.int64).astype(integers(self.tensor))
-        if not np.array_equal(widened(small), words):
+        words = self.masked(piece, [np.zeros(piece.end - piece.begin, np.uint64) for _ in range(2)]).view(np.int64)
+        most = (1 << (8 * self.tensor.clear - 1)) - 1
+        if words.size and not -most - 1 <= int(words.min()) <= int(words.max()) <= most:
             octets = self.tensor.clear
             raise InputError(f"the weight {self.tensor.name!r} does not fit {octets} octets, as its plan says; compile the model again")
-        return small
+        return words.astype(integers(self.tensor))
 
 
 def integers(tensor: Tensor) -> "np.dtype[Any]":
@@ -149,9 +148,10 @@ def integers(tensor: Tensor) -> "np.dtype[Any]":
     return np.dtype({2: np.int16, 4: np.int32, 8: np.uint64}[tensor.clear])
 
 
-def widened(clear: "np.ndarray[Any, Any]") -> Words:
-    """Those integers as words."""
-    return clear.astype(np.int64).view(np.uint64)
+def add_clear(clear: "np.ndarray[Any, Any]", mask: Words) -> Words:
+    """What P2 is told of a matrix that P1 knows: the integers under their mask, which is used up."""
+    np.add(mask.view(np.int64), clear if clear.dtype != np.uint64 else clear.view(np.int64), out=mask.view(np.int64))
+    return mask
 
 
 def floats(tensor: Any) -> "np.ndarray[Any, Any]":

@@ -18,7 +18,7 @@ import numpy as np
 from moiety import ring
 from moiety.engine import deploy
 from moiety.engine.messages import Close, Supply, Tensor, Want, hear_pass, say
-from moiety.engine.pieces import PIECE_WORDS, Piece, pieces, total
+from moiety.engine.pieces import PIECE_WORDS, Piece, add_clear, integers, pieces, total
 from moiety.engine.session import Session
 from moiety.engine.store import Model
 from moiety.engine.waves import Bound
@@ -34,7 +34,7 @@ LOOK_S: Final = 0.1
 
 
 class Arrived(NamedTuple):
-    """A piece and its masked words, at P1 and P2."""
+    """A piece and its masked words, at P1 and P2; at P1 the integers of a matrix that it knows."""
 
     tensor: int
     piece: Piece
@@ -118,9 +118,10 @@ class Supplied:
         assert self._tags is not None, "P0 is sent nothing"
         found, last = [], None
         for piece in pieces(tensor):
-            words = np.empty(piece.end - piece.begin, np.uint64)
+            mask = self.masks.known_to_p1(index, piece) if tensor.clear else None
+            words = np.empty(piece.end - piece.begin, np.uint64 if mask is None else integers(tensor))
             deploy.read_piece(self._session, index, tensor, piece.number, words, self._wait_s)
-            found.append(self._tags.tag(index, piece, words))
+            found.append(self._tags.tag(index, piece, words if mask is None else add_clear(words, mask)))
             if last is not None:
                 yield last
             last = Arrived(index, piece, words)
@@ -152,7 +153,7 @@ class Delivery:
     def weight(self, name: str) -> Streamed:
         """A matrix that one product may read."""
         tensor = self._source.tensors[name][1]
-        return Streamed(tensor.shape, tensor.fraction, lambda: self._blocks(name))
+        return Streamed(tensor.shape, tensor.fraction, lambda: self._blocks(name), tensor.clear)
 
     def close(self) -> None:
         """Nothing is read any more; what was asked for and not read ends the supply, whose owner would go on with it."""
@@ -179,8 +180,14 @@ class Delivery:
             shape = (piece.rows.stop - piece.rows.start, piece.columns.stop - piece.columns.start)
             words = self._take(index, piece, name) if self._source.evaluates else None
             masked = None if words is None else ring.packed(shape, words.reshape(piece.panels))
-            mask = self._source.masks.whole(index, piece).reshape(piece.panels)
-            yield Block(piece.rows, piece.columns, masked, ring.packed(shape, mask))
+            mask = self._mask(index, tensor, piece)
+            yield Block(piece.rows, piece.columns, masked, None if mask is None else ring.packed(shape, mask.reshape(piece.panels)))
+
+    def _mask(self, index: int, tensor: Tensor, piece: Piece) -> Words | None:
+        """What this party uses of the mask: of a matrix that P1 knows P0 alone, the whole of it."""
+        if not tensor.clear:
+            return self._source.masks.whole(index, piece)
+        return None if self._source.evaluates else self._source.masks.known_to_p1(index, piece)
 
     def _take(self, index: int, piece: Piece, name: str) -> Words:
         seconds = self._next_s if self.nbytes else self._first_s

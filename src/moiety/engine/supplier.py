@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from moiety.engine.deploy import Weights
+from moiety.engine.deploy import Weights, told
 from moiety.engine.messages import Pass, Supply, Tensor, Want, hear, say
 from moiety.engine.owner import OwnerSession
 from moiety.engine.pieces import Masks, Matrix, Tags, pieces
@@ -133,9 +133,9 @@ class _Feed:
             tensor = self._message.tensors[index]
             matrix = Matrix(tensor, self._weights[tensor.name])
             for piece in pieces(tensor):
-                words = matrix.masked(piece, self._masks.parts(index, piece))
-                tag = self._tags.tag(index, piece, words)
+                sent = told(self._masks, matrix, index, piece)
+                tag = self._tags.tag(index, piece, sent[1])
                 if self._sent.setdefault((index, piece.number), tag) != tag:
                     raise InputError(f"the weight {tensor.name!r} has changed since it was first streamed; deploy the model again")
-                for link in self._links:
+                for link, words in zip(self._links, sent, strict=True):
                     link.send(Kind.INPUT, [words.data], wave=index, layout=piece.number)

@@ -75,7 +75,10 @@ class Held(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A part of a shared matrix: which rows and columns of it, and its parts as in :class:`Weight`."""
+    """A part of a shared matrix: which rows and columns of it, and its parts as in :class:`Weight`.
+
+    Of a matrix that P1 knows, ``mask`` is r at P0, and ``masked`` what P1 and P2 have, as in :class:`Held`.
+    """
 
     rows: slice
     columns: slice
@@ -84,11 +87,15 @@ class Block(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """A shared matrix that is nowhere held as a whole: ``blocks`` yields its parts, once, while a product uses them."""
+    """A matrix that is nowhere held as a whole: ``blocks`` yields its parts, once, while a product uses them.
+
+    ``octets``: of its integers where P1 knows it, as in :class:`Held`; 0 where it is shared.
+    """
 
     shape: tuple[int, ...]
     fraction: int
     blocks: Callable[[], Iterator[Block]]
+    octets: int = 0
 
 
 def pack(party: Party, w: Share) -> Weight:
@@ -220,7 +227,7 @@ def _accumulate(op: PackedProduct, w: Weight | Streamed, out: Words, *, masked: 
         out[..., columns] += part
 
 
-def held_share(party: Party, x: Share, w: Held, *, coarse: int = 0) -> Words | None:
+def held_share(party: Party, x: Share, w: Held | Streamed, *, coarse: int = 0) -> Words | None:
     """Additive shares of ``x . w`` where P1 knows w: one GEMM at each party; one word dealt an input and an output element.
 
     P0 deals the mask l of x anew: it draws t with P2 and tells P1 ``l - t``. Then ``x w = (m - (l - t)) w - t (w + r) + t r``, of which
@@ -229,13 +236,21 @@ def held_share(party: Party, x: Share, w: Held, *, coarse: int = 0) -> Words | N
     shape = DENSE.shape(x.shape, w.shape)
     mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[return-value,arg-type]
     # P0's t follows from what it told P1.
-    dealt = _deal_cross(party, shape, lambda: ring.multiply(x.mask - mine, w.part), x.bits, coarse, Role.P2)  # type: ignore[operator,arg-type]
-    if dealt is None or mine is None or w.part is None or not party.evaluates:
+    dealt = _deal_cross(party, shape, lambda: _add_held(x.mask - mine, w, np.zeros(shape, np.uint64)), x.bits, coarse, Role.P2)  # type: ignore[operator]
+    if dealt is None or mine is None or not party.evaluates:
         return None
     out = dealt.copy()
-    if party.leads:
-        return ring.multiply(x.masked - mine, w.part, out)
-    return ring.multiply(mine, w.part, out, sign=-1)
+    return _add_held(x.masked - mine, w, out) if party.leads else _add_held(mine, w, out, -1)
+
+
+def _add_held(x: Words, w: Held | Streamed, out: Words, sign: int = 1) -> Words:
+    """Add ``sign * (x . w)`` to ``out``, by this party's part of w, block by block where it comes so."""
+    if isinstance(w, Held):
+        return ring.multiply(x, w.part, out, sign=sign)  # type: ignore[arg-type]
+    for rows, columns, masked, mask in w.blocks():
+        part = np.zeros(out[..., columns].shape, np.uint64)
+        out[..., columns] += ring.multiply(x[..., rows], mask if masked is None else masked, part, sign=sign)  # type: ignore[arg-type]
+    return out
 
 
 async def linear(
@@ -247,7 +262,7 @@ async def linear(
 
     def share() -> Words | None:
         small = x.narrowed(bits)
-        if isinstance(w, Held):
+        if isinstance(w, Held) or (isinstance(w, Streamed) and w.octets):
             found = held_share(party, small, w, coarse=cut.coarse)
         else:
             found = linear_share(party, small, w, op, coarse=cut.coarse)
