@@ -10,13 +10,16 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from moiety.cli.source import Asked, Source
 from moiety.compile.plan import Plan
 from moiety.errors import ConfigError, InputError, MoietyError
+
+if TYPE_CHECKING:
+    from moiety.engine.federation import Federation
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -32,9 +35,9 @@ class Request(msgspec.Struct, frozen=True):
     identity: str | None = None
     replace: bool = False
     check: bool = True
+    """Let the data owner learn, in one bit a run, whether a value left its measured range."""
     held_by: str | None = None
     """``P1``: it is told the matrices of linear layers."""
-    """Let the data owner learn, in one bit a run, whether a value left its measured range."""
     inputs: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
     ranges: str | None = None
@@ -65,17 +68,20 @@ def deploy(request: Request, tell: Tell) -> dict[str, Any]:
         raise InputError("name at least one length of at least one token")
     tell(Event("begin", "load"))
     import moiety.compile.model  # noqa: F401  (so that loading PyTorch counts as loading)
+    from moiety.engine.federation import connect
+    from moiety.engine.report import peak_memory_bytes
 
     source = _asked(request).source()
     tell(Event("end", "load"))
-    tell(Event("begin", "compile"))
-    plans, weights = _compile(source, request, tell)
-    tell(Event("end", "compile"))
-    tell(Event("begin", "share"))
-    shared = _share(request, plans, weights, tell)
-    tell(Event("end", "share"))
-    from moiety.engine.report import peak_memory_bytes
-
+    with connect(request.federation, party=request.party, identity=request.identity, link=request.link) as federation:
+        if request.held_by is None:
+            federation.expect(request.name, source.model)
+        tell(Event("begin", "compile"))
+        plans, weights = _compile(source, request, tell)
+        tell(Event("end", "compile"))
+        tell(Event("begin", "share"))
+        shared = _share(federation, request, plans, weights, tell)
+        tell(Event("end", "share"))
     parameters = sum(tensor.numel() for tensor in source.model.parameters())
     return {
         "parameters": parameters,
@@ -105,23 +111,20 @@ def _compile(source: Source, request: Request, tell: Tell) -> tuple[list[Plan], 
     return plans, weights
 
 
-def _share(request: Request, plans: list[Plan], weights: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
-    from moiety.engine.federation import connect
+def _share(federation: "Federation", request: Request, plans: list[Plan], weights: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+    total, given = sum(tensor.numel() for tensor in weights.values()), 0
 
-    with connect(request.federation, party=request.party, identity=request.identity, link=request.link) as federation:
-        total, given = sum(tensor.numel() for tensor in weights.values()), 0
+    def counted(tensor: Any) -> Callable[[], Any]:
+        def give() -> Any:
+            nonlocal given
+            tell(Event("progress", "share", min(given, total), total))
+            given += tensor.numel()
+            return tensor
 
-        def counted(tensor: Any) -> Callable[[], Any]:
-            def give() -> Any:
-                nonlocal given
-                tell(Event("progress", "share", min(given, total), total))
-                given += tensor.numel()
-                return tensor
+        return give
 
-            return give
-
-        sources = {name: counted(tensor) for name, tensor in weights.items()}
-        shared = federation.deploy_plans(request.name, plans, sources, replace=request.replace)
+    sources = {name: counted(tensor) for name, tensor in weights.items()}
+    shared = federation.deploy_plans(request.name, plans, sources, replace=request.replace)
     # One masked word for P1 and one for P2, or the integer that P1 is told.
     octets = {w.name: 8 + (w.clear or 8) for plan in plans for w in plan.weights}
     payload = sum(octets[name] * weights[name].numel() for name in shared)
