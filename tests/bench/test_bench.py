@@ -173,6 +173,26 @@ def test_an_environment_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
     assert [peer.name for peer in bench.peers] == ["torch"]
 
 
+def test_a_peer_that_is_built_needs_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("MOIETY_MP_SPDZ", raising=False)
+    peer = PEERS["mp-spdz"]
+    assert peers.usual(tmp_path) == peers.USUAL
+    with pytest.raises(peers.NoEnvironment, match=r"there is no git, make, clang\+\+, openssl\. Debian has"):
+        peer.install(tmp_path, print)
+    assert [peer.takes(WORKLOADS[name]) for name in ("relu-1e5", "gelu-1e5", "gpt2")] == [True, False, False]
+
+
+def test_a_checkout_that_is_named_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("replicated-ring-party.x", "Player-Data/P2.pem"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setenv("MOIETY_MP_SPDZ", str(tmp_path))
+    PEERS["mp-spdz"].install(tmp_path / "peers", print)
+    assert str(tmp_path.resolve()) in PEERS["mp-spdz"].line(tmp_path / "peers")
+    assert "mp-spdz" in peers.usual(tmp_path / "peers")
+
+
 def test_the_plot_shows_every_side(store: Store) -> None:
     for side, wall in (("moiety", 0.1), ("spu", 2.0), ("torch", 0.001)):
         store.add(turn(side, wall))
@@ -182,7 +202,7 @@ def test_the_plot_shows_every_side(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "sent"), [("spu", 17_200_000), ("crypten", 92_800_000)])
+@pytest.mark.parametrize(("name", "sent"), [("spu", 17_200_000), ("crypten", 92_800_000), ("mp-spdz", 10_609_920)])
 def test_a_peer_where_it_is_installed(name: str, sent: int, tmp_path: Path) -> None:
     peer = PEERS[name]
     if not peer.installed(peers.folder()):

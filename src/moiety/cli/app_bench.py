@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     workloads: Annotated[list[str] | None, typer.Argument(help="Names of workloads, such as gpt2; none: all.")] = None,
-    peer: Annotated[list[str] | None, typer.Option(help="spu, spu-jax, crypten or torch; default: all but spu-jax. Repeatable.")] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="spu, spu-jax, crypten, mp-spdz or torch; default: all but spu-jax, and mp-spdz where it is built. Repeatable."),
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Turns of each side; their medians count.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One turn each, without WORKLOADS only of three small ones.")] = False,
     peers: Annotated[Path | None, typer.Option(help="Where the peers' environments are made; default: the user's cache.")] = None,
@@ -26,7 +29,7 @@ def bench(
     link: Annotated[str | None, typer.Option(help="With --profile: on lan, wan, or a delay one way and bandwidth: 20ms,100Mbit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold moiety against SPU, CrypTen and plain PyTorch on the same work, in turn, on this machine."""
+    """Hold moiety against SPU, CrypTen, MP-SPDZ and plain PyTorch on the same work, in turn, on this machine."""
     from moiety.cli.bench import bench as run
     from moiety.cli.bench import profile as show
 

@@ -21,12 +21,12 @@ def bench(
 ) -> bool:
     """Measure, save and print; whether nothing failed. Raises ConfigError for what does not exist."""
     from moiety.bench import bars, driver, machine
-    from moiety.bench.peers import USUAL, folder
+    from moiety.bench.peers import folder, usual
     from moiety.bench.report import restless
     from moiety.bench.results import Store
     from moiety.bench.workloads import QUICK, WORKLOADS
 
-    workloads, sides = driver.chosen(names or (QUICK if quick else tuple(WORKLOADS)), peers or USUAL)
+    workloads, sides = driver.chosen(names or (QUICK if quick else tuple(WORKLOADS)), peers or usual(environments or folder()))
     store = Store(out, machine.build())
     report = driver.Bench(workloads, sides, 1 if quick else turns, store, environments or folder(), remark).run()
     (out / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
