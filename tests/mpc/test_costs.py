@@ -8,7 +8,7 @@ from mpc_ops import CASES, F
 from mpc_runs import links_by_wave, run, shapes, share, share_bits
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc import rep3
+from moiety.mpc import ops, rep3
 from moiety.mpc.cost import drive_on_shapes
 from moiety.mpc.functions import argmax, bits, compare, equal, maximum, puma, puma_root, ranges, relu, select, table
 from moiety.mpc.party import Kind, Party
@@ -138,6 +138,18 @@ def test_table_costs(degree, index_bits, count):
     held = table.Table(np.zeros((degree + 1, 1 << index_bits), np.uint64), 0)
     costs = both(lambda party, x: table.lookup(party, x, window, [held] * count), share(np.zeros(6, int)))
     assert costs.total_bytes == 6 * (2**index_bits // 8 + 8 * (degree + 1) + count * (8 + 16 * (degree + 1) + 16))
+    assert costs.rounds == 2
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_looked_up_factor_costs(degree):
+    async def both_rounds(party, x, y):
+        words = np.zeros((degree + 1, 8), np.uint64)
+        found = await ops.table_factor(party, x, words, windows=(0, 0, 4, 3), fraction=0)
+        return await ops.multiply_factor(party, found, y)
+
+    costs = both(both_rounds, share(np.zeros((6, 1), int)), share(np.zeros((6, 5), int)))
+    assert costs.total_bytes == 6 * (1 + 8 * (degree + 1) + 16 * (degree + 1) + 8) + 30 * (8 * (degree + 2) + 16)
     assert costs.rounds == 2
 
 

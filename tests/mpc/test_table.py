@@ -8,7 +8,7 @@ from mpc_runs import opened, run, share
 from scipy.special import erf
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc.functions import table
+from moiety.mpc.functions import factor, table
 from moiety.mpc.rounds import Role
 from moiety.mpc.share import Share
 
@@ -58,6 +58,29 @@ def test_all_cells_and_both_carries_are_exact(degree, node, index_bits):
     found = run(lambda party, x: table.lookup(party, x, window, [held]), under(values, masks), node=node)
     assert np.array_equal(opened(found, lambda r: r[0]), read(held, window, values, masks))
     assert found.results[Role.P0][0].fraction == 5
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2])
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_looked_up_factor_is_exact_for_all_cells_and_both_carries(degree, node):
+    window = table.Window(low=-(3 << 9), drop=3, cell_bits=6, index_bits=3)
+    held = table.Table(np.random.default_rng(degree).integers(0, 2**64, (degree + 1, 8), np.uint64), 5)
+    values = np.repeat(np.arange(window.low, window.high, 97), 8)
+    masks = np.random.default_rng(9).integers(0, 2**64, values.shape, np.uint64)
+    times = np.random.default_rng(8).integers(-(2**62), 2**62, (3, len(values)))
+
+    async def both(party, x, y):
+        found = await factor.lookup_factor(party, x, window, held, 64)
+        return await factor.multiply_factor(party, found, y)
+
+    found = run(both, under(values, masks), share(times, 2), node=node)
+    assert np.array_equal(opened(found), read(held, window, values, masks) * times)
+    assert found.results[Role.P0].fraction == 7
+
+
+def test_a_looked_up_factor_that_does_not_fit() -> None:
+    with pytest.raises(ProtocolMisuse, match="no look-up that"):
+        run(factor.multiply_factor, share(np.zeros((2, 2, 3), int)), share(np.zeros(1, int)))
 
 
 @settings(max_examples=25, deadline=None)

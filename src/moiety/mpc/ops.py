@@ -15,6 +15,7 @@ from moiety.mpc import rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
 from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges, squares
+from moiety.mpc.functions import factor as factor_
 from moiety.mpc.functions import one_hot as one_hot_
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions import top as top_
@@ -284,6 +285,20 @@ async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...]
     for coarse, inside in found[1:]:
         value = coarse + await rep3.product(party, inside, value)
     return value
+
+
+@op
+async def table_factor(party: Party, x: Share, words: Words, *, windows: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
+    """A look-up of one level that one product is to take as a factor. 1 round; see :mod:`~moiety.mpc.functions.factor`."""
+    span = Window(*windows)
+    _check_span(span, words)
+    return await factor_.lookup_factor(party, x, span, Table(words, fraction), bits)
+
+
+@op
+async def multiply_factor(party: Party, factor: Share, y: Share, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
+    """y times what was looked up, plus a bias; parameters as in :func:`multiply`. 1 round."""
+    return await factor_.multiply_factor(party, factor, y, *bias, cut=rep3.Cut(drop, width, bits))
 
 
 def _check_span(span: Window, words: Words) -> None:

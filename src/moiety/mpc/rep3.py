@@ -156,7 +156,7 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, 
     """
     if x.bits != y.bits:
         raise ProtocolMisuse(f"{x!r} and {y!r} live in different rings")
-    cross = _deal_cross(party, op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits, coarse)  # type: ignore[arg-type]
+    cross = deal_cross(party, op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits, coarse)  # type: ignore[arg-type]
     if cross is None or not party.evaluates:
         return None
     out = op.apply(x.masked, party.additive(y))  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, 
     return out
 
 
-def _deal_cross(
+def deal_cross(
     party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int, to: Role | None = None
 ) -> Words | None:
     """P0 deals ``make()``, rounded to a multiple of 2^coarse: ``bits - coarse`` bits an element travel."""
@@ -184,7 +184,7 @@ async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bia
 
     def share() -> Words | None:
         found = product_share(party, x.narrowed(bits), y.narrowed(bits), op, coarse=cut.coarse)
-        return shift_share(party, _plus(party, found, bias, fraction), cut.drop, bits)
+        return shift_share(party, plus(party, found, bias, fraction), cut.drop, bits)
 
     return await finish(party, share(), op.shape(x.shape, y.shape), fraction - cut.drop, bits, cut)
 
@@ -202,7 +202,7 @@ def linear_share(party: Party, x: Share, w: Weight | Streamed, op: PackedProduct
         _accumulate(op, w, out, masked=None, mask=(x.mask, 1))  # type: ignore[arg-type]
         return out
 
-    dealt = _deal_cross(party, shape, cross, x.bits, coarse)
+    dealt = deal_cross(party, shape, cross, x.bits, coarse)
     if dealt is None or not party.evaluates:
         return None
     out = dealt.copy()
@@ -236,7 +236,7 @@ def held_share(party: Party, x: Share, w: Held | Streamed, *, coarse: int = 0) -
     shape = DENSE.shape(x.shape, w.shape)
     mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[return-value,arg-type]
     # P0's t follows from what it told P1.
-    dealt = _deal_cross(party, shape, lambda: _add_held(x.mask - mine, w, np.zeros(shape, np.uint64)), x.bits, coarse, Role.P2)  # type: ignore[operator]
+    dealt = deal_cross(party, shape, lambda: _add_held(x.mask - mine, w, np.zeros(shape, np.uint64)), x.bits, coarse, Role.P2)  # type: ignore[operator]
     if dealt is None or mine is None or not party.evaluates:
         return None
     out = dealt.copy()
@@ -266,7 +266,7 @@ async def linear(
             found = held_share(party, small, w, coarse=cut.coarse)
         else:
             found = linear_share(party, small, w, op, coarse=cut.coarse)
-        return shift_share(party, _plus(party, found, bias, fraction), cut.drop, bits)
+        return shift_share(party, plus(party, found, bias, fraction), cut.drop, bits)
 
     return await finish(party, share(), op.shape(x.shape, w.shape), fraction - cut.drop, bits, cut)
 
@@ -313,7 +313,7 @@ def _bit(words: Words, place: int, bits: int) -> Words:
     return (words.astype(np.uint64) >> np.uint64(place) & np.uint64(1)).astype(dtype_of(bits))
 
 
-def _plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
+def plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
     """Additive shares of a product of that fraction and of its bias together, in the place of the product's."""
     if bias is None:
         return share

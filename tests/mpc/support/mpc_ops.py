@@ -90,6 +90,12 @@ async def _all_out_of_range(party: Party, *xs: Share) -> Share:
     return await ranges.all_out_of_range(party, xs, (ranges.Ends(-100, 1 << F), ranges.Ends(-4, 300, 4)), 40)
 
 
+async def _looked_up_factor(party: Party, x: Share, y: Share) -> Share:
+    """Of a row; y in a smaller ring than it, and cut."""
+    found = await ops.table_factor(party, x, TABLES[1].coefficients, windows=WINDOW, fraction=10, bits=48)
+    return await ops.multiply_factor(party, found, y.narrowed(44), drop=F, width=20, bits=30)
+
+
 async def _lookup(party: Party, x: Share) -> list[Share]:
     return await table.lookup(party, x, WINDOW, [TABLES[2], TABLES[2]])
 
@@ -166,6 +172,7 @@ CASES = {
     "input": Case(_input, _reals(5, 3)),
     "lookup": Case(_lookup, _reals(9)),
     "lookup_in_another_ring": Case(lambda party, x: table.lookup(party, x.narrowed(24), WINDOW, [TABLES[2]], 40), _reals(9)),
+    "looked_up_factor": Case(_looked_up_factor, _two((4, 1), (4, 3))),
     "lookup_linear": Case(_lookup_linear, _reals(9)),
     "sign16": Case(lambda party, x: compare.sign(party, x.low_bits(4, 16), 16), _reals(21)),
     "sign64": Case(lambda party, x: compare.sign(party, x, 64), _reals(21)),

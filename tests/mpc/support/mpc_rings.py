@@ -157,6 +157,18 @@ def look_up(degree: int, drop: int, cell_bits: int, count: int = 1) -> Callable[
     return shares if count == 1 else lambda party, x: table.lookup(party, x, window, [found] * (count - 1))
 
 
+def factor(degree: int, cell_bits: int) -> Callable[..., Any]:
+    """A look-up and the product with it."""
+    window = table.Window(0, 0, cell_bits, 3)
+    params = {"windows": tuple(window), "fraction": 0}
+
+    async def op(party: Party, x: Share, y: Share) -> Share:
+        found = await ops.table_factor(party, x, COEFFICIENTS[: degree + 1], bits=y.bits, **params)
+        return await ops.multiply_factor(party, found, y, bits=y.bits)
+
+    return op
+
+
 async def two_one_hots(party: Party, x: Share, y: Share) -> None:
     """The first message of two look-ups, at two plan nodes that both deal it to P2."""
     for wire, node in ((x, 0), (y, 3)):
@@ -195,6 +207,7 @@ TINY = {
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 3), row(3, 4), [(0, 1, 0, 1), (3, 2, 3, 3), (0, 7, 6, 1), (1, 0, 0, 0)], 17),
     "linear_table": Case(look_up(1, 0, 1), one(4), (0, 9), 21),
     "constant_table": Case(look_up(0, 0, 0, 2), one(3), range(8)),
+    "constant_factor": Case(factor(0, 0), several(3), pairs(3)[::9], 21),
 }
 
 
@@ -267,6 +280,7 @@ WIDE = {
     "quadratic_table": Case(look_up(2, 1, 2), one(6), some(6)),
     "quadratic_table_masked_afresh": Case(look_up(2, 1, 2, 2), one(6), some(6)[::2], 16),
     "two_tables": Case(look_up(1, 1, 2, 3), one(6), some(6)[::2]),
+    "linear_factor": Case(factor(1, 2), several(6), some(6, 2)[::2], 18),
     "levels": Case(levels, one(6), some(6)[::2], 16),
     "argmax": Case(lambda party, x: argmax.argmax(party, x, 6), row(6, 3), TERNARY[::9]),
     "exact_max": Case(lambda party, x: argmax.exact_max(party, x, 6), row(6, 3), TERNARY[1::9]),

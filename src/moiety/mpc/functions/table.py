@@ -100,8 +100,6 @@ async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]
 
 async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int) -> Words | None:
     """As :func:`lookup`, but additive shares (tables, *x.shape), None where this role has none: 1 round."""
-    if window.bits > x.bits or not 1 <= bits <= 64:
-        raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
     count = math.prod(x.shape)
     said, powers, corrections = _spoken(party, x, window, tables, bits)
     theirs = await party.swap(*said, specs=tuple(Spec((len(powers), count), bits) for _ in tables))
@@ -113,13 +111,20 @@ async def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence
     return wrap(out, bits).reshape(len(tables), *x.shape)
 
 
-def _spoken(
-    party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int
-) -> tuple[list[Words | None], list[Words | None], list[Words | None]]:
-    """What an evaluator says of each table, and what is dealt: shares of sigma ll^j, and the correction of each table.
+class Begun(NamedTuple):
+    """A look-up before its words are exchanged. ``signed``: ``sigma ll^j`` at P0; ``powers``: their dealt shares; for each table
+    ``pads``, and what an evaluator says."""
 
-    Selectors and pads, most of what a look-up draws and is dealt, end with this function: they are not held over the exchange.
-    """
+    said: list[Words | None]
+    pads: list[Words | None]
+    powers: list[Words | None]
+    signed: list[Words]
+
+
+def begin(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int) -> Begun:
+    """Deal the one-hot of x's mask and its sign, and sum the tables' cells: 0 rounds. The selectors end with this function."""
+    if window.bits > x.bits or not 1 <= bits <= 64:
+        raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
     degree = len(tables[0].coefficients) - 1
     count = math.prod(x.shape)
     part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
@@ -128,10 +133,22 @@ def _spoken(
 
     pads = [party.draw(Kind.TABLE_PAD, (degree + 1, count), bits) for _ in tables]
     powers = [party.deal((count,), lambda j=j: wrap(signed[j], bits), bits) for j in range(degree + 1)]  # type: ignore[misc]
-    corrections = [party.deal((count,), lambda pad=pad: wrap(-_inner(signed, pad), bits), bits) for pad in pads]  # type: ignore[misc]
     said: list[Words | None] = [None] * len(tables)
     if party.evaluates and selectors is not None:
         said = [wrap(part.local_sums(selectors, t, party.leads) + pad, bits) for t, pad in zip(tables, pads, strict=True)]
+    return Begun(said, pads, powers, signed)
+
+
+def _spoken(
+    party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int
+) -> tuple[list[Words | None], list[Words | None], list[Words | None]]:
+    """What an evaluator says of each table, and what is dealt: shares of sigma ll^j, and the correction of each table.
+
+    Pads, much of what a look-up draws, end with this function: they are not held over the exchange.
+    """
+    said, pads, powers, signed = begin(party, x, window, tables, bits)
+    count = math.prod(x.shape)
+    corrections = [party.deal((count,), lambda pad=pad: wrap(-_inner(signed, pad), bits), bits) for pad in pads]  # type: ignore[misc]
     return said, powers, corrections
 
 
