@@ -137,7 +137,7 @@ def plan_of(stored: dict[str, Any]) -> Plan:
 
 def fingerprint(plan: Plan) -> str:
     """The plan's hash with the words of its tables left out: their last bit is up to the processor's exp and tanh."""
-    tables = {plan.nodes[i].params["index"] for node in plan.nodes if node.op == "table" for i in node.inputs[1:]}
+    tables = {plan.nodes[i].params["index"] for node in plan.nodes if node.op.startswith("table") for i in node.inputs[1:]}
     constants = tuple(Constant(c.shape, b"", c.by_position) if i in tables else c for i, c in enumerate(plan.constants))
     return msgspec.structs.replace(plan, constants=constants).hash
 

@@ -82,7 +82,7 @@ def test_errors_do_not_grow_with_time(kind, width: int) -> None:
     assert max(errors(compiled(Whole(layer), 2 * torch.randn(16, 1, 8)))) < 5e-3
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [(nn.GRU, 8), (nn.LSTM, 8), (nn.RNN, 4)])
+@pytest.mark.parametrize(("kind", "rounds"), [(nn.GRU, 8), (nn.LSTM, 7), (nn.RNN, 4)])
 def test_rounds_and_tables_of_a_step(kind, rounds: int) -> None:
     layer = kind(4, 4)
     short, long = (compiled(Whole(layer), torch.randn(steps, 1, 4)).plan for steps in (2, 3))

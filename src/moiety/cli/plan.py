@@ -71,7 +71,9 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "checks_ranges": found.flag >= 0,
         "prediction": prediction,
         "lookups": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.lookups],
-        "choices": [dict(zip(("module", "step", "link", "seconds"), msgspec.to_builtins(one), strict=True)) for one in found.choices],
+        "choices": [
+            dict(zip(("module", "step", "link", "seconds", "places"), msgspec.to_builtins(one), strict=True)) for one in found.choices
+        ],
         "modules": tree(found, net, efforts, depth),
         "promise": PROMISE,
         "leakage": found.leakage,
@@ -113,11 +115,17 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
 
 
 def _chosen(choices: list[dict[str, Any]]) -> list[str]:
-    """What was chosen for the link, how often, and what the forms would take there in all these places together."""
+    """What was chosen for the link, how often, and what the forms would take there in all these places, or what that saves the run."""
+    lines = []
     places: dict[tuple[str, str], list[dict[str, float]]] = {}
     for one in choices:
+        if one["places"]:
+            form, *_ = one["seconds"]
+            chosen, other = one["seconds"].values()
+            saved = f"{other - chosen:.3f} s"
+            lines.append(f"{one['step']}: {form}, {one['places']} times from {one['module'] or 'the model'} on (saves {saved})")
+            continue
         places.setdefault((one["step"], next(iter(one["seconds"]))), []).append(one["seconds"])
-    lines = []
     for (step, form), each in places.items():
         sums = ", ".join(f"{name} {sum(seconds[name] for seconds in each):.3f} s" for name in each[0])
         lines.append(f"{step}: {form}, {len(each)} times ({sums})")

@@ -126,11 +126,14 @@ def _answers(plan: Plan, lowering: Lowering, clear: Mapping[fx.Node, Any], *runs
 
 
 def _numbered(draft: Draft, lowering: Lowering) -> tuple[Plan, dict[int, int]]:
-    """The plan, and where the builder's nodes went: labels ride along through all passes, and are no part of the hash."""
+    """The plan, and where the builder's nodes went: labels ride along through all passes, and are no part of the hash.
+
+    Of several with one label the last has the value; a look-up that is only a factor has none.
+    """
     builder: Builder = lowering.run()
     builder.modules = list(map(str, range(len(builder.nodes))))
     plan = draft.plan(lowering)
-    return plan, {int(label): i for i, label in enumerate(plan.modules) if label.isdigit()}
+    return plan, {int(label): i for i, label in enumerate(plan.modules) if label.isdigit() and plan.nodes[i].op != "table_factor"}
 
 
 def _values(

@@ -1,6 +1,6 @@
 """Compile a module: capture, calibrate, lower, cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     bounds,
     error,
+    forms,
     narrow,
     passes,
     program,
@@ -185,13 +186,16 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
 
 
 def _narrowed(plan: Plan, builder: Builder) -> Plan:
-    """In rings no larger than hard bounds ask for, which the weights decide."""
+    """In rings no larger than hard bounds ask for, which the weights decide, and in the forms that the link asks for."""
     drops = {i: cut.drop for i, cut in builder.truncations.items()}
     shapes = program.shapes(plan)
     found = bounds.find(plan, shapes, builder.tensors, drops, builder.claims, builder.slacks)
-    plan = narrow.cut_products(plan, builder.truncations, found)
-    plan = narrow.narrow(narrow.checks_needed(plan, found, builder.slacks), builder.truncations, found)
-    return passes.join_checks(plan, shapes)
+    plan = narrow.checks_needed(narrow.cut_products(plan, builder.truncations, found), found, builder.slacks)
+
+    def narrowed(plan: Plan, wide: Collection[int]) -> Plan:
+        return passes.join_checks(narrow.narrow(plan, builder.truncations, found, wide), shapes)
+
+    return forms.decided(plan, shapes, narrowed, builder.options.link)
 
 
 def _leakage(plan: Plan, disclosed: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ than somebody reads of the value; and a truncation, a table or a comparison read
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -91,10 +91,11 @@ def checks_needed(plan: Plan, bounds: Bounds, slacks: Mapping[int, int]) -> Plan
     return msgspec.structs.replace(plan, nodes=tuple(nodes))
 
 
-def narrow(plan: Plan, truncations: Mapping[int, Truncation], bounds: Bounds) -> Plan:
+def narrow(plan: Plan, truncations: Mapping[int, Truncation], bounds: Bounds, wide: Collection[int] = ()) -> Plan:
     """Give every product, truncation and table the smallest ring that its readers can do with.
 
-    ``needed`` are the bits of each node's words that anybody reads, found from the last node to the first.
+    ``needed`` are the bits of each node's words that anybody reads, found from the last node to the first. A product that is ``wide`` is
+    computed, where 64 bits hold it, in a ring from which it need not be raised to its readers'.
     """
     needed = [0] * len(plan.nodes)
     nodes = list(plan.nodes)
@@ -109,7 +110,7 @@ def narrow(plan: Plan, truncations: Mapping[int, Truncation], bounds: Bounds) ->
             continue
         bits = octets_of(needed[i])
         drop = truncations[i].drop if i in truncations else 0
-        nodes[i] = node = _in_ring(node, bits, drop, bounds)
+        nodes[i] = node = _in_ring(node, bits, drop, bounds, i in wide)
         for place, j in enumerate(node.inputs):
             needed[j] = max(needed[j], _reads(node, place, needed[i], bits, drop))
     return msgspec.structs.replace(plan, nodes=tuple(nodes))
@@ -140,11 +141,12 @@ EXACT = frozenset({"clamp", "relu"})
 """Nodes that compare an operand in a ring of their ``bits`` and yield it or something in its ring."""
 
 
-def _in_ring(node: Node, bits: int, drop: int, bounds: Bounds) -> Node:
+def _in_ring(node: Node, bits: int, drop: int, bounds: Bounds, wide: bool) -> Node:
     """A node whose result has the ring of ``bits``, or a larger one; ``drop``: what a rescale drops."""
     params = dict(node.params)
     if node.op in PRODUCTS and "width" in params:
-        params["width"] = min(params["width"], bits)  # what a small ring keeps is right without any bound
+        room = bits + params["drop"] <= RING
+        params["width"] = bits if wide and room else min(params["width"], bits)  # what a ring keeps is right without any bound
     if node.op in PRODUCTS and ("width" in params or "drop" not in params) and bits < RING:
         params["bits"] = bits
     elif node.op == "rescale" and drop > 0:

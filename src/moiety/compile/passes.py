@@ -100,10 +100,10 @@ def reveal_last(plan: Plan) -> Plan:
             inputs = (inputs[0], *sorted(awaited - {inputs[0]}))
         nodes.append(Node(plan.nodes[i].op, tuple(place[j] for j in inputs), plan.nodes[i].params))
         modules.append(plan.modules[i] if i < len(plan.modules) else "")
-    return msgspec.structs.replace(plan, nodes=tuple(nodes), modules=tuple(modules), **_moved(plan, place))
+    return msgspec.structs.replace(plan, nodes=tuple(nodes), modules=tuple(modules), **moved(plan, place))
 
 
-def _moved(plan: Plan, place: Mapping[int, int]) -> dict[str, Any]:
+def moved(plan: Plan, place: Mapping[int, int]) -> dict[str, Any]:
     """What refers to nodes, after they moved."""
     return {
         "outputs": tuple(msgspec.structs.replace(o, node=place[o.node]) for o in plan.outputs),
@@ -139,5 +139,5 @@ def prune(plan: Plan) -> Plan:
         modules=tuple(modules),
         constants=tuple(plan.constants[i] for i in used["constant"]),
         weights=tuple(plan.weights[i] for i in used["weight"]),
-        **_moved(plan, dict(enumerate(place))),
+        **moved(plan, dict(enumerate(place))),
     )

@@ -118,12 +118,16 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Choice(msgspec.Struct, frozen=True, array_like=True):
-    """A step that has several forms: where, which, for what link, and the seconds that each takes there, the chosen one first."""
+    """A step that has several forms: where, which, for what link, and the seconds that each takes there, the chosen one first.
+
+    With ``places``, those of the whole run without its computing, if so many steps alike, of which ``module`` has the first, take a form.
+    """
 
     module: str
     step: str
     link: str
     seconds: dict[str, float]
+    places: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
