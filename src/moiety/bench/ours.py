@@ -141,7 +141,8 @@ def _measured(private: Private, walls: Sequence[float], compile_s: float, share_
         compile_s=compile_s,
         share_s=share_s,
         versions={"moiety": moiety.__version__, "torch": str(torch.__version__), "numpy": np.__version__, **parties[1].kernels},
-        wire_bytes=sum(sent for one in report.members for sent, _ in one.wire.values()),
+        # received, for what is sent may still lie in a queue
+        wire_bytes=sum(received for one in report.members for _, received in one.wire.values()),
         steady=steady,
     )
 
