@@ -220,7 +220,7 @@ def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range, *, c
     if not centred and not puma and (flat := _flat(b, x, mask, found)) is not None:
         return flat
     valid = [] if mask is None else [b.encoded(mask, 0)]
-    top, step = _top(b, x, mask, valid, found.bound)
+    top, step = _top(b, x, mask, valid, found.bound, FINE_STEP if puma else GOOD_STEP)
     below = b.emit("subtract", *((x.node, top) if puma else (top, x.node)))
     exp = _puma_exp if puma else _exp_table
     e, total = _summed(b, replace(x, node=below), mask, lambda below: exp(b, below, step, found.spread))
@@ -312,15 +312,18 @@ def _puma_exp(b: Builder, x: Secret, step: float, spread: float) -> Secret:
 GOOD_STEP = 1.0
 """Within as much, a row's maximum is found in the smallest ring: every bit less halves its tables, and terms of the softmax lose 1.4
 bits for each unit that the maximum may be off."""
+FINE_STEP = 0.25
+"""The same for PUMA's exponential, whose terms have no bits to lose."""
 
 
-def _ring_of_maximum(unit: float, bound: float) -> tuple[int, int, int, float]:
-    """For values within ``bound``: bits of the ring in which their maximum is found, how many steps they may lie from zero in it, and
-    the step as bits above the unit and as a real number. Two steps at either end are room for rounding."""
+def _ring_of_maximum(unit: float, bound: float, good: float) -> tuple[int, int, int, float]:
+    """For values within ``bound``: bits of the smallest ring in which their maximum is found within ``good``, else of the largest; how
+    many steps they may lie from zero in it; and the step as bits above the unit and as a real number. Two steps at either end are room
+    for rounding."""
     for ring_bits in (5, 6, 7, 8):
         most = 2 ** (ring_bits - 2) - 2
         step_bits = max(0, int(np.ceil(np.log2(bound / most / unit))))
-        if unit * 2.0**step_bits <= GOOD_STEP:
+        if unit * 2.0**step_bits <= good:
             break
     return ring_bits, most, step_bits, unit * 2.0**step_bits
 
@@ -329,10 +332,10 @@ MOST_STEP = 8.0
 """Above a step of exp(8) = 3000 the exact maximum is found, for more bits and rounds."""
 
 
-def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: float) -> tuple[int, float]:
+def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: float, good: float) -> tuple[int, float]:
     """Row maxima and the step within which they are found. A mask that moves with the position must not change sizes: its excluded
     places are set to the lowest value."""
-    ring_bits, most, step_bits, step = _ring_of_maximum(x.unit, max(bound, x.unit) * b.options.margin)
+    ring_bits, most, step_bits, step = _ring_of_maximum(x.unit, max(bound, x.unit) * b.options.margin, good)
     kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
     b.check(kept, -most * step, most * step, step)
     if step <= MOST_STEP and (mask is None or mask.rows is None):
