@@ -231,12 +231,12 @@ def held_share(party: Party, x: Share, w: Held | Streamed, *, coarse: int = 0) -
     """Additive shares of ``x . w`` where P1 knows w: one GEMM at each party; one word dealt an input and an output element.
 
     P0 deals the mask l of x anew: it draws t with P2 and tells P1 ``l - t``. Then ``x w = (m - (l - t)) w - t (w + r) + t r``, of which
-    P1 computes the first term, P2 the second, and P0 deals the third.
+    P1 computes the first term, P2 the second, and P0 deals the third: what is dealt goes to P1, in one frame.
     """
     shape = DENSE.shape(x.shape, w.shape)
     mine = party.deal(x.shape, lambda: x.mask, x.bits, to=Role.P1)  # type: ignore[return-value,arg-type]
     # P0's t follows from what it told P1.
-    dealt = deal_cross(party, shape, lambda: _add_held(x.mask - mine, w, np.zeros(shape, np.uint64)), x.bits, coarse, Role.P2)  # type: ignore[operator]
+    dealt = deal_cross(party, shape, lambda: _add_held(x.mask - mine, w, np.zeros(shape, np.uint64)), x.bits, coarse, Role.P1)  # type: ignore[operator]
     if dealt is None or mine is None or not party.evaluates:
         return None
     out = dealt.copy()
