@@ -14,7 +14,7 @@ from moiety import ring
 from moiety.errors import InconsistentInput, ProtocolMisuse
 from moiety.mpc.party import Key, Kind, Party, ShapeParty
 from moiety.mpc.rounds import SILENCE, Role, Round, Spec, Word, Words, exchange
-from moiety.mpc.share import Share, dtype_of, wrap
+from moiety.mpc.share import Share, broadcast_shapes, dtype_of, wrap
 
 DIGEST_BYTES = 32
 
@@ -32,7 +32,7 @@ def _matmul_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
     return (*np.broadcast_shapes(x[:-2], y[:-2]), x[-2], y[-1])
 
 
-MULTIPLY = Bilinear(np.multiply, np.broadcast_shapes)
+MULTIPLY = Bilinear(np.multiply, broadcast_shapes)
 MATMUL = Bilinear(ring.matmul, _matmul_shape)
 DOT = Bilinear(lambda x, y: (x * y).sum(-1, dtype=x.dtype), lambda x, y: np.broadcast_shapes(x, y)[:-1])
 
@@ -301,7 +301,7 @@ async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], f
     lifted = wraps = None
     if words and mine is not None:
         lifted = wrap(mine.astype(np.uint64) + words[0] + offset, width)
-        wraps = carry if turn is None else np.choose(_bit(lifted, width - 1, 64).astype(np.intp), [turn, carry])
+        wraps = carry if carry is None or turn is None else np.where(_bit(lifted, width - 1, 64), carry, turn)
     high = await reshare(party, wraps, shape, 0, extra)
     masked = None if lifted is None or high.masked is None else wrap(lifted - offset + (high.masked.astype(np.uint64) << by), bits)
     mask = None if own is None or high.mask is None else wrap(own + (high.mask.astype(np.uint64) << by), bits)

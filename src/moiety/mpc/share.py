@@ -6,6 +6,7 @@ Helper form of 2-of-3 replicated sharing: ``x = m - l1 - l2 (mod 2^bits)``. P1 a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,6 +31,10 @@ def extended(words: Words | None, bits: int) -> Words | None:
         return words
     up = np.uint64(64 - bits)
     return ((words.astype(np.uint64) << up).view(np.int64) >> np.int64(up)).view(np.uint64)
+
+
+broadcast_shapes = lru_cache(maxsize=1024)(np.broadcast_shapes)
+"""As numpy's, which takes longer than adding up the arrays of a small operation; a plan has few shapes."""
 
 
 class Opaque:
@@ -70,11 +75,11 @@ class Share(Opaque):
         """Apply a linear or structural map to every part held: local, no round."""
         held = self.masked if self.masked is not None else self.mask
         if held is None:  # a zero-stride stand-in tells the shape without memory
-            return replace(self, shape=f(np.broadcast_to(np.uint8(0), self.shape)).shape)
+            return Share(f(np.broadcast_to(np.uint8(0), self.shape)).shape, self.fraction, self.bits)
         masked = None if self.masked is None else f(self.masked)
         mask = None if self.mask is None else f(self.mask)
         shape = masked.shape if masked is not None else mask.shape  # type: ignore[union-attr]
-        return replace(self, shape=shape, masked=masked, mask=mask)
+        return Share(shape, self.fraction, self.bits, masked, mask)
 
     def zip(self, other: "Share", f: Callable[[Words, Words], Words]) -> "Share":
         """Combine with another share of the same ring and fraction by a linear map: local, no round."""
@@ -85,8 +90,8 @@ class Share(Opaque):
         if masked is not None or mask is not None:
             shape = masked.shape if masked is not None else mask.shape  # type: ignore[union-attr]
         else:
-            shape = np.broadcast_shapes(self.shape, other.shape)
-        return replace(self, shape=shape, masked=masked, mask=mask)
+            shape = broadcast_shapes(self.shape, other.shape)
+        return Share(shape, self.fraction, self.bits, masked, mask)
 
     def __add__(self, other: "Share") -> "Share":
         return self.zip(other, np.add)
@@ -101,22 +106,22 @@ class Share(Opaque):
         """Multiply by public integers that stand for ``factor / 2^fraction``; exact, the fractions add up."""
         words = np.asarray(factor, dtype=np.int64).astype(dtype_of(self.bits)) if isinstance(factor, int) else factor
         if self.masked is None and self.mask is None:
-            return replace(self, shape=np.broadcast_shapes(self.shape, np.shape(words)), fraction=self.fraction + fraction)
-        return replace(self.map(lambda part: part * words), fraction=self.fraction + fraction)
+            return Share(broadcast_shapes(self.shape, np.shape(words)), self.fraction + fraction, self.bits)
+        return self.map(lambda part: part * words).as_fraction(self.fraction + fraction)
 
     def plus_public(self, words: Words) -> "Share":
         """Add public ring elements: only the masked part changes."""
-        shape = np.broadcast_shapes(self.shape, words.shape)
+        shape = broadcast_shapes(self.shape, words.shape)
         masked = None if self.masked is None else self.masked + words
-        mask = None if self.mask is None else np.broadcast_to(self.mask, shape)
-        return replace(self, shape=shape, masked=masked, mask=mask)
+        mask = self.mask if self.mask is None or self.mask.shape == shape else np.broadcast_to(self.mask, shape)
+        return Share(shape, self.fraction, self.bits, masked, mask)
 
     def sum(self, axis: int | tuple[int, ...], *, keepdims: bool = False) -> "Share":
         dtype = dtype_of(self.bits)
         if self.masked is None and self.mask is None:  # on shapes, without adding anything up
             axes = {a % len(self.shape) for a in ((axis,) if isinstance(axis, int) else axis)}
             shape = tuple(1 if a in axes else n for a, n in enumerate(self.shape) if keepdims or a not in axes)
-            return replace(self, shape=shape)
+            return Share(shape, self.fraction, self.bits)
         return self.map(lambda part: part.sum(axis=axis, keepdims=keepdims, dtype=dtype))
 
     def reshape(self, *shape: int) -> "Share":
@@ -124,7 +129,7 @@ class Share(Opaque):
 
     def as_fraction(self, fraction: int) -> "Share":
         """The same ring elements read with another fraction (a public power-of-two factor)."""
-        return replace(self, fraction=fraction)
+        return Share(self.shape, fraction, self.bits, self.masked, self.mask)
 
     def narrowed(self, bits: int) -> "Share":
         """x in the ring Z_2^bits, at most as wide as its own: local, since reduction is a homomorphism."""
@@ -144,7 +149,7 @@ class Share(Opaque):
         # P1 and P2 shift what is public to them; only P0 knows the whole mask, so theirs stays unused from here on.
         masked = None if self.masked is None else cut(self.masked)
         mask = None if self.mask is None or self.masked is not None else cut(self.mask)
-        return replace(self, bits=bits, fraction=self.fraction - drop, masked=masked, mask=mask)
+        return Share(self.shape, self.fraction - drop, bits, masked, mask)
 
     def __repr__(self) -> str:
         ring = "" if self.bits == 64 else f" ring=2^{self.bits}"
