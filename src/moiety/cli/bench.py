@@ -65,7 +65,7 @@ def profile(names: Sequence[str], link: str | None, out: Path, *, as_json: bool)
 
 def _print(report: "Report") -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for title in ("", "", "wall", "end to end", "CPU-s", "among", "sent", "rounds", "memory", "error", "sharing", "compiling"):
+    for title in ("", "", "wall", "end to end", "CPU-s", "among", "rounds", "memory", "error", "sharing", "compiling"):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in report.rows:
         for number, (side, figures) in enumerate(row.sides.items()):
@@ -80,8 +80,7 @@ def _print(report: "Report") -> None:
 
 def _cells(one: "Figures") -> tuple[str, ...]:
     times = (f"{one.wall_s:.3g} s", f"{one.whole_s:.3g} s", f"{one.cpu_s:.3g}")
-    traffic = (f"{one.among_bytes / 1e6:,.1f} MB", f"{one.sent_bytes / 1e6:,.1f} MB")
-    sizes = (*traffic, f"{one.rounds:.0f}", f"{one.peak_bytes / 1e6:,.0f} MB")
+    sizes = (f"{one.among_bytes / 1e6:,.1f} MB", f"{one.rounds:.0f}", f"{one.peak_bytes / 1e6:,.0f} MB")
     return (*times, *sizes, f"{one.max_error:.1e}", f"{one.share_s:.3g} s", f"{one.compile_s:.3g} s")
 
 
@@ -92,7 +91,6 @@ def _ratios(row: "Row", side: str) -> tuple[str, ...]:
         found.whole,
         found.cpu,
         found.among,
-        found.sent,
         found.rounds,
         found.memory,
         None,

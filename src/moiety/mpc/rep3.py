@@ -183,7 +183,7 @@ async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bia
     fraction, bits = x.fraction + y.fraction, cut.ring_of(x, y)
 
     def share() -> Words | None:
-        found = product_share(party, x.narrowed(bits), y.narrowed(bits), op, coarse=cut.coarse)
+        found = product_share(party, x.unreduced(bits), y.unreduced(bits), op, coarse=cut.coarse)
         return shift_share(party, plus(party, found, bias, fraction), cut.drop, bits)
 
     return await finish(party, share(), op.shape(x.shape, y.shape), fraction - cut.drop, bits, cut)

@@ -139,6 +139,12 @@ class Share(Opaque):
             raise ProtocolMisuse(f"{self!r} cannot be read in a ring of {bits} bits; widen it by a protocol")
         return replace(self.map(lambda part: wrap(part.astype(dtype_of(bits), copy=False), bits)), bits=bits)
 
+    def unreduced(self, bits: int) -> "Share":
+        """As :meth:`narrowed`, but with what lies above the ring left in the words: for sums and products that are reduced themselves
+        before anything of them leaves this party."""
+        alike = bits <= self.bits and dtype_of(bits) is dtype_of(self.bits)
+        return replace(self, bits=bits) if alike else self.narrowed(bits)
+
     def low_bits(self, drop: int, bits: int) -> "Share":
         """``floor(x / 2^drop) + {0, 1}`` in the ring Z_2^bits: local, since reduction is a homomorphism (rounding of the mask)."""
         dtype = dtype_of(bits)
