@@ -15,8 +15,9 @@ from moiety.net import Net
 
 WAVE_S = 200e-6
 """Of a wave at an evaluator, beside its delay: framing, checks, threads. Roughly, as is the next."""
-WORK_S = 2e-9
-"""Of a byte that is dealt or spoken: to draw, multiply, encrypt and decrypt it."""
+WORK_S = 4e-9
+"""Of a byte that an evaluator is dealt or speaks: to draw, multiply, encrypt and decrypt it. On a busy machine with two processors, plans
+that differed by 12 MB of these took 6 ns longer for each, and 2 ns of their processors' time."""
 
 Form = Callable[[ShapeParty], Protocol_]
 
