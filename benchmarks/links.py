@@ -35,14 +35,14 @@ from moiety.engine.owner import OwnerSession, open_session
 from moiety.engine.timing import cores, predict
 from moiety.net.shape import net
 
-LINKS = ("lan", "wan", "5ms,50Mbit", "50ms,1Gbit")
+LINKS = ("lan", "wan", "5ms,50Mbit", "30ms,1Gbit")
 NAME = "measured"
 SLOW = "50ms,1Gbit"
 """Where rounds bind: the forms of a plan for it are compared with those for this machine."""
 FAST = 3
 """Times as many runs where a run is short."""
 ENOUGH = 3
-ENOUGH_S = 8.0
+ENOUGH_S = 6.0
 """So many runs are enough where they have taken so long."""
 SHARED = True
 """All parties are on this machine."""
