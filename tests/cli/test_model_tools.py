@@ -26,10 +26,6 @@ def good():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)), (torch.linspace(-1, 1, 12).reshape(3, 4),)
 
-
-def products():
-    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)), (torch.linspace(-1, 1, 12).reshape(3, 4),)
-
 def normed():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.SiLU(), nn.LayerNorm(8)), torch.linspace(-1, 1, 12).reshape(3, 4)
@@ -63,6 +59,9 @@ def weighted():
 
 def lacking():
     import a_package_that_is_not_here
+
+def products():
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)), (torch.linspace(-1, 1, 12).reshape(3, 4),)
 """
 
 
@@ -259,7 +258,7 @@ def test_profile_shows_where_the_time_goes(own: str) -> None:
 
 
 def test_a_failure_budget_buys_rounds(own: str) -> None:
-    """Where a product is read by another: no ring narrower than the product of both would do for it."""
+    """Where a product is read by another: what only an answer or a table reads stays in a small ring, which costs no round."""
     dear, cheap = (data("plan", f"{own}:products", "--no-check", *more)["programs"][0] for more in ((), ("--failure-budget", "0.01")))
     assert cheap["rounds"] < dear["rounds"]
     assert 0 < cheap["expected_failures"] <= 0.01
