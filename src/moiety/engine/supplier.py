@@ -5,9 +5,11 @@ reading is lost, the next one is not. What is streamed a second time under the s
 of every piece, and stops before it sends another content.
 """
 
+import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +21,7 @@ from moiety.errors import DeadlineExceeded, InputError, LimitReached, MoietyErro
 from moiety.mpc.rounds import Role
 from moiety.net import Kind
 
-LOOK_S: Final = 0.1
+LOOK_S: Final = 0.05
 AGAIN_S: Final = (0.0, 0.2, 1.0, 5.0, 20.0)
 """Pauses before it tries again, while it fails without having served anybody."""
 PASSING: Final = (PeerAborted, LimitReached)
@@ -108,22 +110,34 @@ class _Feed:
         self._session, self._message, self._masks, self._weights = session, message, masks, weights
         self._links = [session.session.send[role] for role in (Role.P1, Role.P2)]
         self._tags, self._sent = Tags(os.urandom(16)), dict[tuple[int, int], bytes]()
+        self._asked = deque[Want]()
         self._waiting: set[bytes] = set()
 
     def wanted(self, stopping: Callable[[], bool]) -> Want | None:
         """The next run that both P1 and P2 ask for; None when it is time to stop."""
+        deadline = math.inf
         while not stopping():
-            try:
-                want = hear(self._links[0], Want, deadline_s=LOOK_S, awaited="a run that reads weights")
-            except DeadlineExceeded:
+            # to both in turn: either may end the session, and while one has, no run gets so far that the other asks for anything
+            self._asked += self._heard(Role.P1)
+            self._waiting.update(want.run for want in self._heard(Role.P2))
+            if not self._asked:
                 continue
-            deadline = time.monotonic() + self._session.deadlines.result_s
-            while want.run not in self._waiting:
-                left = max(0.0, deadline - time.monotonic())
-                self._waiting.add(hear(self._links[1], Want, deadline_s=left, awaited="that it reads weights, too").run)
-            self._waiting.discard(want.run)
-            return want
+            if self._asked[0].run in self._waiting:
+                self._waiting.discard(self._asked[0].run)
+                return self._asked.popleft()
+            deadline = min(deadline, time.monotonic() + self._session.deadlines.result_s)
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"P2 did not ask for the weights of a run that P1 asked for within {self._session.deadlines.result_s:.3g} s"
+                )
         return None
+
+    def _heard(self, role: Role) -> list[Want]:
+        """What a party asks for, if it does so soon. Raises what ended the session there."""
+        try:
+            return [hear(self._session.session.send[role], Want, deadline_s=LOOK_S, awaited="a run that reads weights")]
+        except DeadlineExceeded:
+            return []
 
     def stream(self, want: Want, order: list[int]) -> None:
         """All weights of one run, as fast as its parties take them."""
