@@ -70,22 +70,26 @@ def decided(plan: Plan, shapes: Shapes, narrowed: Narrowed, link: Net) -> Plan:
         first = {i: layers[i] for i in forms.layers if layers[i] in taken}
         return _Rewrite(narrowed(plan, forms.wide), shapes, taken, first).run() if taken else narrowed(plan, forms.wide)
 
-    def seconds(forms: Forms) -> float:
-        return run_seconds(link, program.wave_table(program.costs(passes.prune(made(forms)))))
+    def seconds(made: Plan) -> float:
+        return run_seconds(link, program.wave_table(program.costs(passes.prune(made))))
 
     forms = Forms(frozenset(layers), frozenset(factors), frozenset(wide))
     choices: list[Choice] = []
-    best = seconds(forms) if any(forms) else 0.0
+    now = made(forms)
+    best = seconds(now) if any(forms) else 0.0
     for kind, nodes in _alike(plan, shapes, forms):
         step, few, many = STEPS[kind]
         others = forms.without(kind, nodes)
-        without = seconds(others)
-        if without != best:  # else the link does not tell them apart: mostly, no ring is larger
+        plain = made(others)
+        if plain.nodes == now.nodes:  # mostly, no ring would be larger
+            continue
+        without = seconds(plain)
+        if without != best:  # else the link does not tell them apart
             found = {few: best, many: without} if best < without else {many: without, few: best}
             choices.append(Choice(plan.modules[nodes[0]], step, link.name, found, len(nodes)))
         if without <= best:
-            forms, best = others, without
-    return msgspec.structs.replace(made(forms), choices=(*plan.choices, *choices))
+            forms, now, best = others, plain, without
+    return msgspec.structs.replace(now, choices=(*plan.choices, *choices))
 
 
 def _alike(plan: Plan, shapes: Shapes, forms: Forms) -> list[tuple[str, list[int]]]:
