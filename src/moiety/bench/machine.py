@@ -74,8 +74,9 @@ def describe() -> Machine:
     """This machine and installation."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
     versions = (platform.python_version(), moiety.__version__, _commit(), build())
-    return Machine(_processor(), cores, memory, f"{platform.system()} {platform.release()}", *versions)
+    return Machine(_processor(), cores, memory, system, *versions)
 
 
 def _processor() -> str:
