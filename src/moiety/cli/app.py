@@ -65,7 +65,7 @@ def demo(
     as_json: Json = False,
     model: Annotated[str, typer.Option(hidden=True)] = "smollm2",
 ) -> None:
-    """See it work: a language model answers privately, five processes on this machine, some minutes, about 11 GB of memory."""
+    """See it work: a language model answers privately, five processes on this machine, some minutes, about 9 GB of memory."""
     from moiety.cli.demo import demo as run
 
     if not run(prompt=prompt, tokens=tokens, reveal=reveal, model=model, link=link, as_json=as_json):
