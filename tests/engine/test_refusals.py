@@ -128,6 +128,12 @@ def bare(shape: tuple[int, ...]) -> Plan:
     return plans.finished(Plan(nodes=nodes, inputs=(Input("x", shape, "fixed", 12, 8.0),), outputs=outputs))
 
 
+def swollen(shape: tuple[int, ...]) -> Plan:
+    """An honest wave table, and an input whose bytes fit no word, so that no honest table could be sent."""
+    plan = bare((2, 2))
+    return msgspec.structs.replace(plan, inputs=(msgspec.structs.replace(plan.inputs[0], shape=shape),))
+
+
 def echo_with(node: Node) -> Plan:
     plan = echo()
     return msgspec.structs.replace(plan, nodes=(plan.nodes[0], node, plan.nodes[2]))
@@ -151,6 +157,7 @@ def false_window() -> Plan:
         (lambda: echo_with(Node("take", (0,), {"axis": 0, "indices": (0, 0.5)})), PlanError),
         (lambda: bare((-2, -2)), PlanError),
         (lambda: bare((1 << 30, 1 << 30)), PlanError),
+        (lambda: swollen((1 << 32, 1 << 32)), PlanError),
         (false_window, PlanError),
     ],
 )
