@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpc_runs import opened, run, shapes, share
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc import rep3
+from moiety.mpc import matrix, rep3
 from moiety.mpc.functions import convolve
 from moiety.mpc.functions.convolve import Windows, convolution
 from moiety.mpc.rounds import Role
@@ -28,7 +28,7 @@ def packed(w):
 
 
 async def dense(party, x, w, windows, bias=None, cut=rep3.WHOLE):
-    held = rep3.Weight(w.shape, w.fraction) if party.role is None else rep3.pack(party, w)
+    held = matrix.Weight(w.shape, w.fraction) if party.role is None else matrix.pack(party, w)
     return await convolution(party, x, held, windows, bias, cut=cut)
 
 

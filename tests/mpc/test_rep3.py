@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_runs import held, opened, run, share
+from mpc_runs import opened, run, share
 
 from moiety.errors import InconsistentInput, ProtocolMisuse
-from moiety.mpc import lockstep, ops, rep3
+from moiety.mpc import lockstep, moves, rep3
 from moiety.mpc.party import Key, Party
 from moiety.mpc.rounds import Role, Round, Word, exchange
 from moiety.mpc.share import Share
@@ -37,30 +37,9 @@ def test_matrix_products_are_exact_in_the_ring(left, right):
         run(lambda party, a, b: rep3.product(party, a, b, rep3.MATMUL), share(x), share(whole(7, 2)))
 
 
-def test_dot_products_and_packed_weights():
-    x, y, w = whole(5, 6), whole(5, 6), whole(6, 3)
+def test_dot_products():
+    x, y = whole(5, 6), whole(5, 6)
     assert np.array_equal(opened(run(lambda party, a, b: rep3.product(party, a, b, rep3.DOT), share(x), share(y))), (x * y).sum(-1))
-
-    async def linear(party, a, b):
-        return await rep3.linear(party, a, rep3.pack(party, b))
-
-    found = run(linear, share(x, 14), share(w, 16))
-    assert np.array_equal(opened(found), x @ w)
-    assert found.results[Role.P0].fraction == 30
-    with pytest.raises(ProtocolMisuse, match="does not fit"):
-        run(linear, share(x), share(whole(5, 3)))
-
-
-@pytest.mark.parametrize("kind", [np.int16, np.int32])
-def test_products_with_a_matrix_that_p1_knows(kind):
-    x, w = whole(2, 5, 6), GENERATOR.integers(np.iinfo(kind).min, np.iinfo(kind).max, (6, 3), endpoint=True)
-    found = run(rep3.linear, share(x, 14), held(w, 16, kind))
-    assert np.array_equal(opened(found), x @ w)
-    assert found.results[Role.P0].fraction == 30
-    told = {role: [word.spec.shape for word in found.dealt if word.receiver is role] for role in (Role.P1, Role.P2)}
-    assert told == {Role.P1: [(2, 5, 6), (2, 5, 3)], Role.P2: []}
-    with pytest.raises(ProtocolMisuse, match="does not fit"):
-        run(rep3.linear, share(x), held(w[:5]))
 
 
 def test_linear_maps_are_local():
@@ -79,7 +58,7 @@ def test_public_constants_take_part_in_products():
     x = whole(3)
 
     async def scaled(party, a):
-        constant = ops.zeros_like(party, a, shape=(3,), fraction=0).plus_public(np.arange(3).astype(np.uint64))
+        constant = moves.zeros_like(party, a, shape=(3,), fraction=0).plus_public(np.arange(3).astype(np.uint64))
         return await rep3.product(party, a, constant)
 
     assert np.array_equal(opened(run(scaled, share(x))), x * np.arange(3))
@@ -171,5 +150,3 @@ def test_rings_and_fractions_are_not_mixed():
         a + b
     with pytest.raises(ProtocolMisuse, match="different rings"):
         rep3.product_share(Party(Role.P1, lockstep.test_draws(Role.P1), None), Share((1,)), Share((1,), bits=8))
-    with pytest.raises(ProtocolMisuse, match="no masked part"):
-        run(lambda party, x: _done(rep3.pack(party, Share((2, 2)))), share([1]))

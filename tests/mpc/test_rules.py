@@ -10,7 +10,7 @@ from mpc_pads import Unpadded, check_pads, record
 from mpc_runs import held, opened, received, run, shapes, share, share_bits
 
 from moiety.errors import ProtocolMisuse
-from moiety.mpc import lockstep, rep3
+from moiety.mpc import lockstep, matrix, rep3
 from moiety.mpc.cost import drive_on_shapes
 from moiety.mpc.functions import bits, compare, table, top
 from moiety.mpc.party import Kind, Party
@@ -257,7 +257,7 @@ def filled(parts, value):
     shape = parts[Role.CLIENT].shape
     if isinstance(parts[Role.CLIENT], bits.BitShare):
         return share_bits(np.full(shape, value & 1))
-    if isinstance(parts[Role.CLIENT], rep3.Held):
+    if isinstance(parts[Role.CLIENT], matrix.Held):
         return held(np.full(shape, np.clip(value, -(2**15), 2**15 - 1)), parts[Role.CLIENT].fraction, np.int16)
     return share(np.full(shape, value), parts[Role.CLIENT].fraction)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan, Weight
 from moiety.errors import LimitReached, PlanError, PlanMismatch
-from moiety.mpc import rep3
+from moiety.mpc import matrix, rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party, ShapeParty
@@ -21,18 +21,18 @@ class Sources(Protocol):
     def input(self, index: int) -> Words | None:
         """The client's ring elements; None at all other roles."""
 
-    def weight(self, index: int) -> rep3.Weight | rep3.Held | rep3.Streamed | Share: ...
+    def weight(self, index: int) -> matrix.Weight | matrix.Held | matrix.Streamed | Share: ...
 
     def state(self, index: int) -> Share: ...
 
     def constant(self, index: int) -> Words: ...
 
 
-def bare(w: Weight) -> rep3.Weight | rep3.Held | Share:
+def bare(w: Weight) -> matrix.Weight | matrix.Held | Share:
     """A weight of which only the shape is known."""
     if w.clear:
-        return rep3.Held(w.shape, w.fraction, w.clear)
-    return rep3.Weight(w.shape, w.fraction) if w.packed else Share(w.shape, w.fraction)
+        return matrix.Held(w.shape, w.fraction, w.clear)
+    return matrix.Weight(w.shape, w.fraction) if w.packed else Share(w.shape, w.fraction)
 
 
 class ShapeSources:
@@ -45,7 +45,7 @@ class ShapeSources:
     def input(self, index: int) -> Words | None:
         return None
 
-    def weight(self, index: int) -> rep3.Weight | rep3.Held | Share:
+    def weight(self, index: int) -> matrix.Weight | matrix.Held | Share:
         return bare(self._plan.weights[index])
 
     def state(self, index: int) -> Share:

@@ -12,7 +12,7 @@ import numpy as np
 from moiety import ring
 from moiety.compile import program
 from moiety.compile.plan import Plan
-from moiety.mpc import lockstep, rep3
+from moiety.mpc import lockstep, matrix
 from moiety.mpc.lockstep import Transcript, share_out, test_draws
 from moiety.mpc.party import Draws, Key, Party
 from moiety.mpc.rounds import Address, Role, Schedule, Spec, Words
@@ -86,9 +86,9 @@ class _At:
     def constant(self, index: int) -> Words:
         return self._sources.constant(index)
 
-    def weight(self, index: int) -> rep3.Weight | Share:
+    def weight(self, index: int) -> matrix.Weight | Share:
         share = self._sources.share(index, self._party.role)
-        return rep3.pack(self._party, share) if self._sources._plan.weights[index].packed else share
+        return matrix.pack(self._party, share) if self._sources._plan.weights[index].packed else share
 
     def state(self, index: int) -> Share:
         return self._sources._states[self._sources._plan.states[index].name][self._party.role]

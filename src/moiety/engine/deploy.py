@@ -1,7 +1,8 @@
 """Share a model's weights, once: ``m = encode(w) + l1 + l2`` streamed to P1 and P2; l1 and l2 come from keys that the parties
 already hold when the stream begins, so P0 receives two keys and no words.
 
-A matrix that P1 knows (:class:`~moiety.mpc.rep3.Held`) goes to P1 as it is, in few octets, and to P2 as ``W + l1``; nothing of l2 is drawn.
+A matrix that P1 knows (:class:`~moiety.mpc.matrix.Held`) goes to P1 as it is, in few octets, and to P2 as ``W + l1``;
+nothing of l2 is drawn.
 
 Every piece of every tensor has its own address under keys that are fresh for each sharing. Before a weight counts, P1 and P2
 compare tags of everything that came, and each compares with P0 the manifest and the mask key they share: a model owner
@@ -37,8 +38,8 @@ from moiety.engine.room import Place
 from moiety.engine.session import Session, agree
 from moiety.engine.store import Stored
 from moiety.errors import InconsistentInput, InputError
+from moiety.mpc.matrix import Held, Weight
 from moiety.mpc.party import Key
-from moiety.mpc.rep3 import Held, Weight
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
 from moiety.net import Kind

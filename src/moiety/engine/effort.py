@@ -16,8 +16,8 @@ from moiety.compile import program, signature
 from moiety.compile.plan import Plan
 from moiety.engine.timeline import noted
 from moiety.mpc import lockstep
+from moiety.mpc.matrix import Held, Weight
 from moiety.mpc.party import Party
-from moiety.mpc.rep3 import Held, Weight
 from moiety.mpc.rounds import Protocol_, Role, Scope, Spec, Words
 from moiety.mpc.share import Share, dtype_of
 

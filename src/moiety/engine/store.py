@@ -13,7 +13,7 @@ from moiety.engine.messages import Tensor
 from moiety.engine.states import States
 from moiety.engine.waves import Bound
 from moiety.errors import InputError, LimitReached, NotDeployed, PlanMismatch, PolicyRefused
-from moiety.mpc.rep3 import Held, Streamed, Weight
+from moiety.mpc.matrix import Held, Streamed, Weight
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
 

@@ -23,7 +23,7 @@ from moiety.engine.session import Session
 from moiety.engine.store import Model
 from moiety.engine.waves import Bound
 from moiety.errors import ChannelError, DeadlineExceeded, FrameError, InconsistentInput, MoietyError, PeerAborted, PeerLost, PlanMismatch
-from moiety.mpc.rep3 import Block, Streamed
+from moiety.mpc.matrix import Block, Streamed
 from moiety.mpc.rounds import Role, Words
 
 WINDOW: Final = 8

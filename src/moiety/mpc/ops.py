@@ -5,13 +5,12 @@ plan's node. Parameters are integers, strings, booleans or tuples of integers, s
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from moiety.errors import PlanError
-from moiety.mpc import rep3
+from moiety.mpc import matrix, moves, rep3
 from moiety.mpc.functions import argmax as argmax_
 from moiety.mpc.functions import clamp as clamp_
 from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges, squares
@@ -82,112 +81,21 @@ def as_fraction(party: Party, x: Share, *, fraction: int) -> Share:
     return x.as_fraction(fraction)
 
 
-@op
-def reshape(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
-    """The same elements in another shape."""
-    return x.reshape(*shape)
-
-
-@op
-def permute(party: Party, x: Share, *, dims: tuple[int, ...]) -> Share:
-    """Axes in another order."""
-    return x.map(lambda part: part.transpose(dims))
-
-
-@op
-def expand(party: Party, x: Share, *, shape: tuple[int, ...]) -> Share:
-    """Broadcast to a larger shape."""
-    return x.map(lambda part: np.broadcast_to(part, shape))
-
-
-@op
-def cut(party: Party, x: Share, *, axis: int, start: int, stop: int, step: int = 1) -> Share:
-    """Slice one axis."""
-    index = (slice(None),) * axis + (slice(start, stop, step),)
-    return x.map(lambda part: part[index])
-
-
-@op
-def take(party: Party, x: Share, *, axis: int, indices: tuple[int, ...]) -> Share:
-    """Gather public indices along one axis."""
-    if x.masked is None and x.mask is None:  # on shapes, without gathering anything
-        return replace(x, shape=(*x.shape[:axis], len(indices), *x.shape[axis + 1 :]))
-    return x.map(lambda part: np.take(part, indices, axis=axis))
-
-
-@op
-def pad(party: Party, x: Share, *, before: Shape, after: Shape) -> Share:
-    """Public zeros before and after each of the last axes."""
-    widths = (*((0, 0),) * (len(x.shape) - len(before)), *zip(before, after, strict=True))
-    if x.masked is None and x.mask is None:  # on shapes, without a zero
-        return replace(x, shape=tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True)))
-    return x.map(lambda part: np.pad(part, widths))
-
-
-@op
-def gather(party: Party, x: Share, places: Words) -> Share:
-    """Elements of the flattened x at public places, in the shape of those. Local."""
-    if places.size and int(places.max()) >= size(x.shape):
-        raise PlanError(f"a place lies outside {x!r}; compile the model again")
-    if x.masked is None and x.mask is None:
-        return Share(places.shape, x.fraction, x.bits)
-    return x.map(lambda part: part.ravel()[places])
-
-
-@op
-def row(party: Party, x: Share, place: Words) -> Share:
-    """One place of the first axis, which depends on the run's public position. Local."""
-    if place.shape or int(place) >= x.shape[0]:
-        raise PlanError(f"{x!r} has no row at a place of shape {place.shape}; compile the model again")
-    return x.map(lambda part: part[int(place)])
-
-
-@op
-def pile(party: Party, x: Share, places: Words, *, shape: tuple[int, ...]) -> Share:
-    """Zeros of a shape, to which every element of x is added at its public place in the flattened result. Local."""
-    if places.shape != x.shape or (places.size and int(places.max()) >= size(shape)):
-        raise PlanError(f"a place of {x!r} lies outside {shape}; compile the model again")
-    if x.masked is None and x.mask is None:
-        return Share(shape, x.fraction, x.bits)
-
-    def piled(part: Words) -> Words:
-        out = np.zeros(size(shape), part.dtype)
-        np.add.at(out, places.astype(np.int64), part)
-        return out.reshape(shape)
-
-    return x.map(piled)
-
-
-@op
-def running_total(party: Party, x: Share, *, axis: int) -> Share:
-    """Sums of all elements up to each along one axis. Local."""
-    return x.map(lambda part: np.cumsum(part, axis, dtype=part.dtype))
-
-
-@op
-def concat(party: Party, *shares: Share, axis: int) -> Share:
-    """Join along one axis, in the smallest of their rings."""
-    out, *others = (x.narrowed(min(y.bits for y in shares)) for x in shares)
-    for other in others:
-        out = out.zip(other, lambda a, b: np.concatenate([a, b], axis=axis)) if _has_parts(out, other) else _concat_shape(out, other, axis)
-    return out
-
-
-def _has_parts(x: Share, y: Share) -> bool:
-    return (x.masked is not None or x.mask is not None) and (y.masked is not None or y.mask is not None)
-
-
-def _concat_shape(x: Share, y: Share, axis: int) -> Share:
-    shape = list(x.shape)
-    shape[axis] += y.shape[axis]
-    return Share(tuple(shape), x.fraction, x.bits)
-
-
-@op
-def zeros_like(party: Party, x: Share, *, shape: tuple[int, ...], fraction: int) -> Share:
-    """A share of public zeros, held by the roles that hold parts of x."""
-    masked, mask = (None if part is None else np.zeros(shape, np.uint64) for part in (x.masked, x.mask))
-    return Share(shape, fraction, x.bits, masked, mask)
+for move in (
+    moves.reshape,
+    moves.permute,
+    moves.expand,
+    moves.cut,
+    moves.take,
+    moves.pad,
+    moves.gather,
+    moves.row,
+    moves.pile,
+    moves.running_total,
+    moves.concat,
+    moves.zeros_like,
+):
+    op(move)
 
 
 @op
@@ -211,17 +119,17 @@ async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0, width: int 
 
 @op
 async def linear(
-    party: Party, x: Share, w: rep3.Weight | rep3.Held | rep3.Streamed, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64
+    party: Party, x: Share, w: matrix.Weight | matrix.Held | matrix.Streamed, *bias: Share, drop: int = 0, width: int = 0, bits: int = 64
 ) -> Share:
     """``x @ w + bias`` with packed weights; parameters as in :func:`multiply`."""
-    return await rep3.linear(party, x, w, *bias, cut=rep3.Cut(drop, width, bits))
+    return await matrix.linear(party, x, w, *bias, cut=rep3.Cut(drop, width, bits))
 
 
 @op
 async def convolution(
     party: Party,
     x: Share,
-    w: rep3.Weight | Share,
+    w: matrix.Weight | Share,
     *bias: Share,
     kernel: Shape,
     stride: Shape,

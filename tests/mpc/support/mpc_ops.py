@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpc_runs import held, share, share_bits
 
-from moiety.mpc import ops, rep3
+from moiety.mpc import matrix, ops, rep3
 from moiety.mpc.functions import (
     argmax,
     bits,
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 async def _linear(party: Party, x: Share, w: Share) -> Share:
-    return await rep3.linear(party, x, rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction))
+    return await matrix.linear(party, x, matrix.pack(party, w) if party.role is not None else matrix.Weight(w.shape, w.fraction))
 
 
 async def _matmul(party: Party, x: Share, y: Share) -> Share:
@@ -58,13 +58,13 @@ async def _shifted(party: Party, x: Share, y: Share) -> Share:
 
 
 async def _linear_with_bias(party: Party, x: Share, w: Share, bias: Share) -> Share:
-    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
-    return await rep3.linear(party, x, packed, bias.as_fraction(2 * F), cut=rep3.Cut(F))
+    packed = matrix.pack(party, w) if party.role is not None else matrix.Weight(w.shape, w.fraction)
+    return await matrix.linear(party, x, packed, bias.as_fraction(2 * F), cut=rep3.Cut(F))
 
 
 async def _linear_cut(party: Party, x: Share, w: Share) -> Share:
-    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
-    return await rep3.linear(party, x, packed, cut=rep3.Cut(F, 50, 64))
+    packed = matrix.pack(party, w) if party.role is not None else matrix.Weight(w.shape, w.fraction)
+    return await matrix.linear(party, x, packed, cut=rep3.Cut(F, 50, 64))
 
 
 def _held(seed: int, grow: int = 1) -> tuple[Any, ...]:
@@ -72,7 +72,7 @@ def _held(seed: int, grow: int = 1) -> tuple[Any, ...]:
 
 
 async def _convolution(party: Party, x: Share, w: Share) -> Share:
-    packed = rep3.pack(party, w) if party.role is not None else rep3.Weight(w.shape, w.fraction)
+    packed = matrix.pack(party, w) if party.role is not None else matrix.Weight(w.shape, w.fraction)
     return await convolve.convolution(party, x, packed, convolve.Windows((2,), (1,), (2,)))
 
 
@@ -149,8 +149,8 @@ CASES = {
     "product": Case(rep3.product, _two((5, 3), (5, 3))),
     "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
     "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
-    "linear_held": Case(rep3.linear, _held),
-    "linear_held_cut_and_raised": Case(lambda party, x, w: rep3.linear(party, x, w, cut=rep3.Cut(F, 50, 64)), _held),
+    "linear_held": Case(matrix.linear, _held),
+    "linear_held_cut_and_raised": Case(lambda party, x, w: matrix.linear(party, x, w, cut=rep3.Cut(F, 50, 64)), _held),
     "linear_with_bias": Case(_linear_with_bias, _both(_two((3, 4), (4, 5), alike=False), lambda seed, grow=1: _reals(5)(seed))),
     "convolution": Case(_convolution, _two((2, 3, 5), (6, 4), alike=False)),
     "convolution_in_groups": Case(

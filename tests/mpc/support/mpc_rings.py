@@ -12,7 +12,7 @@ import numpy as np
 from mpc_runs import held
 from mpc_views import Book, Inputs
 
-from moiety.mpc import ops, rep3
+from moiety.mpc import matrix, ops, rep3
 from moiety.mpc.functions import argmax, bits, clamp, compare, equal, maximum, one_hot, puma, ranges, relu, select, shuffle, table, top
 from moiety.mpc.party import Kind, Party
 from moiety.mpc.rounds import Role, Scope, Spec, Words
@@ -137,7 +137,7 @@ def by_held(width: int) -> Inputs:
 
 
 def linear_cut(drop: int, width: int) -> Callable[..., Any]:
-    return lambda party, x, w: rep3.linear(party, x, w, cut=rep3.Cut(drop, width, width))
+    return lambda party, x, w: matrix.linear(party, x, w, cut=rep3.Cut(drop, width, width))
 
 
 HELD = [(0, 0, 0, 0), (1, 3, 2, 1), (3, 0, 1, 3), (2, 2, 3, 2)]
@@ -182,7 +182,7 @@ WIRES = [(0, 0), (3, 5), (5, 0)]
 
 TINY = {
     "product": Case(rep3.product, several(3), pairs(3)),
-    "linear_held": Case(rep3.linear, by_held(2), HELD),
+    "linear_held": Case(matrix.linear, by_held(2), HELD),
     "linear_held_cut": Case(linear_cut(1, 2), by_held(3), HELD, 20),
     "product_and_shift": Case(product_and_shift, several(3), pairs(3)),
     "product_cut": Case(product_cut(1, 2, 2), several(3), pairs(3)),
@@ -244,7 +244,7 @@ WRAPPING = [(0, 0, 0), (1, 0, 1), (0, 171, 342), (0, 342, 171), (255, 256, 1), (
 DISTINCT = [(0, 1, 2), (2, 1, 0), (15, 0, 3), (-3 % 16, 1, -2 % 16), (1, 3, 0)]
 
 WIDE = {
-    "linear_held": Case(rep3.linear, by_held(6), some(6, 2)),
+    "linear_held": Case(matrix.linear, by_held(6), some(6, 2)),
     "linear_held_cut": Case(linear_cut(2, 4), by_held(6), some(6, 2)),
     "product": Case(rep3.product, several(6), some(6, 2)),
     "product8": Case(rep3.product, several(8), some(8, 2)),

@@ -13,8 +13,8 @@ from moiety.mpc import lockstep
 from moiety.mpc.cost import Costs, Link, drive_on_shapes
 from moiety.mpc.functions import compare
 from moiety.mpc.functions.bits import BitShare, Planes, open_shares, to_planes
+from moiety.mpc.matrix import Held
 from moiety.mpc.party import Draws, Party
-from moiety.mpc.rep3 import Held
 from moiety.mpc.rounds import Role, Scope, Word, Words
 from moiety.mpc.share import Share, wrap
 

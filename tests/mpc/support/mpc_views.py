@@ -18,8 +18,8 @@ from mpc_runs import openings, received, understood
 
 from moiety.mpc import lockstep
 from moiety.mpc.functions.bits import BitShare
+from moiety.mpc.matrix import Held
 from moiety.mpc.party import Draws, Key, Kind, Party
-from moiety.mpc.rep3 import Held
 from moiety.mpc.rounds import Address, Role, Scope, Spec, Word, Words
 from moiety.mpc.share import Share, dtype_of, wrap
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from moiety import ring
 from moiety.errors import ProtocolMisuse
-from moiety.mpc import rep3
+from moiety.mpc import matrix, rep3
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Words
 from moiety.mpc.share import Share
@@ -93,16 +93,16 @@ class Windows(NamedTuple):
 
 
 async def convolution(
-    party: Party, x: Share, w: rep3.Weight | Share, windows: Windows, bias: Share | None = None, *, cut: rep3.Cut = rep3.WHOLE
+    party: Party, x: Share, w: matrix.Weight | Share, windows: Windows, bias: Share | None = None, *, cut: rep3.Cut = rep3.WHOLE
 ) -> Share:
     """x (N, C, ...), padded, by a packed weight (C * places, out), or by a weight (out, C / groups, places ...): (N, out, ...).
 
     Exact at the sum of the fractions, plus a bias (out,). 1 round, 3 E an output element, whatever kernel and channels; ``cut`` as in
     :func:`~moiety.mpc.rep3.product`. P1 and P2 see padded words, P0 nothing.
     """
-    if isinstance(w, rep3.Weight):
-        dense = rep3.PackedProduct(windows.add_dense, windows.dense_shape)
-        rows = await rep3.linear(party, x, w, bias, op=dense, cut=cut)
+    if isinstance(w, matrix.Weight):
+        dense = matrix.PackedProduct(windows.add_dense, windows.dense_shape)
+        rows = await matrix.linear(party, x, w, bias, op=dense, cut=cut)
         return rows.map(lambda part: np.moveaxis(part, -1, 1))
     if bias is not None:
         bias = bias.reshape(*bias.shape, *(1 for _ in windows.kernel))
