@@ -12,7 +12,8 @@ import pytest
 
 import moiety
 from moiety.engine import owner
-from moiety.engine.federation import Federation, Private, like
+from moiety.engine.deployed import Private, like
+from moiety.engine.federation import Federation
 from moiety.engine.owner import open_session
 from moiety.errors import ChannelError, ConfigError, InputError, NameTaken, NotDeployed
 from moiety.mpc.functions import puma, puma_root

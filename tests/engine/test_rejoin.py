@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moiety.engine import federation as federations
 from moiety.engine import notice
 from moiety.engine.counter import COUNTER_FILE
-from moiety.engine.federation import Federation, Private
+from moiety.engine.deployed import Private, Source
+from moiety.engine.federation import Federation
 from moiety.engine.launch import CLIENT, MODEL_OWNER, PARTIES, LocalParties, start
 from moiety.engine.member import PAUSE_S
 from moiety.engine.owner import OwnerSession
@@ -129,7 +129,7 @@ def private(local: LocalParties, wrap: Any = None) -> Private:
     federation = Federation(local.directory, local.identity(MODEL_OWNER), local.identity(CLIENT), deadlines=local.deadlines)
     if wrap is not None:
         federation.open = lambda: as_client(local, wrap=wrap)  # type: ignore[method-assign]
-    made = Private(federation, "mlp", federations._Source(None, (), {}, (), {}))
+    made = Private(federation, "mlp", Source(None, (), {}, (), {}))
     assert made._source is not None
     made._source.weights.update(WEIGHTS)
     made.plans.append(PLAN)

@@ -12,7 +12,7 @@ import numpy as np
 from questions import READ, SCORE, TELL, TOKENS, TOLERANCE
 
 import moiety
-from moiety.engine.federation import Private
+from moiety.engine.deployed import Private
 from moiety.errors import MoietyError
 from moiety.private.generate import generate
 

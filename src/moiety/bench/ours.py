@@ -26,7 +26,8 @@ from moiety.compile import decoder, signature
 from moiety.compile.builder import Options
 from moiety.compile.model import Compiled, compile_model
 from moiety.compile.plan import Plan
-from moiety.engine.federation import Federation, Private
+from moiety.engine.deployed import Private
+from moiety.engine.federation import Federation
 from moiety.models import calibration
 from moiety.mpc.rounds import Role
 

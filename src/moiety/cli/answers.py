@@ -6,7 +6,7 @@ from typing import Any
 
 from moiety.cli.screen import Screen
 from moiety.compile.plan import Plan
-from moiety.engine.federation import Private
+from moiety.engine.deployed import Private
 from moiety.engine.owner import Progress
 from moiety.engine.report import RunReport, RunResult
 from moiety.mpc.rounds import Words

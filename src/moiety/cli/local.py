@@ -13,8 +13,9 @@ import msgspec
 from moiety.cli.screen import Screen
 from moiety.cli.vendor import Event, Request
 from moiety.engine import launch
+from moiety.engine.deployed import Private
 from moiety.engine.directory import Rules
-from moiety.engine.federation import Federation, Private, connect
+from moiety.engine.federation import Federation, connect
 from moiety.engine.launch import CLIENT, MODEL_OWNER, LocalParties
 from moiety.errors import ChannelError, ConfigError, MoietyError
 

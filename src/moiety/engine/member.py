@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from moiety import ring
 from moiety.engine import keys
 from moiety.engine.audit import AuditLog
 from moiety.engine.deploy import check_manifest, held_bytes, needed_bytes, receive_weights, sharing_of
@@ -37,7 +36,8 @@ from moiety.engine.messages import (
 from moiety.engine.pieces import given
 from moiety.engine.policy import accept_plan, check_opens_tokens
 from moiety.engine.quota import Quotas
-from moiety.engine.report import Report, packages, peak_memory_bytes
+from moiety.engine.report import Report, peak_memory_bytes
+from moiety.engine.reporting import make_report, wire_bytes
 from moiety.engine.room import Expected
 from moiety.engine.session import Deadlines, Session, agree
 from moiety.engine.states import States
@@ -362,45 +362,3 @@ def verdict(error: BaseException) -> tuple[str, str]:
     if isinstance(error, MoietyError):
         return error.code, str(error)
     return MoietyError.code, f"internal error ({type(error).__name__}); see the log of this party"
-
-
-def wire_bytes(session: Session) -> dict[str, tuple[int, int]]:
-    """TCP bytes (sent, received) so far, by peer."""
-    total: dict[str, tuple[int, int]] = {}
-    for link in session.links():
-        (sent, received), (s, r) = total.get(link.peer, (0, 0)), link.wire_bytes()
-        total[link.peer] = (sent + s, received + r)
-    return total
-
-
-def make_report(
-    name: str,
-    bound: Bound,
-    session: Session,
-    tally: Tally,
-    before: dict[str, tuple[int, int]],
-    seconds: float,
-    weight_bytes: int,
-    state_bytes: int,
-    peak_bytes: int,
-    cpu_s: float,
-) -> Report:
-    """One member's report of the run that just ended."""
-    after = wire_bytes(session)
-    return Report(
-        name=name,
-        role=session.role.name,
-        waves=bound.spoken,
-        rounds=bound.rounds,
-        seconds=seconds,
-        waiting_s=tally.waiting_s,
-        links=tally.traffic(),
-        wire={peer: (sent - before[peer][0], received - before[peer][1]) for peer, (sent, received) in after.items()},
-        peak_memory_bytes=peak_bytes,
-        weight_bytes=weight_bytes,
-        state_bytes=state_bytes,
-        cpu_s=cpu_s,
-        streamed_bytes=tally.streamed,
-        kernels=ring.features(),
-        packages=packages(),
-    )

@@ -13,7 +13,6 @@ from moiety.engine import keys, seals
 from moiety.engine.deploy import Weights, send_weights, sharing_of
 from moiety.engine.directory import Directory
 from moiety.engine.executor import Execution, Unwatched, Watcher
-from moiety.engine.member import make_report, wire_bytes
 from moiety.engine.messages import (
     PLAN_LIMIT,
     AddPlan,
@@ -36,6 +35,7 @@ from moiety.engine.messages import (
 from moiety.engine.pieces import Masks, floats
 from moiety.engine.policy import accept_plan, check_plan
 from moiety.engine.report import RunReport, RunResult, Timeline, peak_memory_bytes
+from moiety.engine.reporting import make_report, wire_bytes
 from moiety.engine.session import PARTIES, USUAL, Deadlines, Session, Wrap, open_as_owner, unchanged
 from moiety.engine.store import ClientSources, position_row
 from moiety.engine.timeline import Recorder, TracedExecution, checked

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moiety.compile import signature
-from moiety.engine.federation import Private
+from moiety.engine.deployed import Private
 from moiety.engine.owner import Progress
 from moiety.engine.report import RunReport
 from moiety.errors import InputError

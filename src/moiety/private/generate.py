@@ -20,7 +20,7 @@ from moiety.mpc.rounds import Words
 
 
 class Runner(Protocol):
-    """What runs plans in one session: ``engine.federation.Private``."""
+    """What runs plans in one session: ``engine.deployed.Private``."""
 
     @property
     def plans(self) -> list[Plan]: ...
