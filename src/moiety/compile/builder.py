@@ -1,7 +1,7 @@
-"""Values of a model while it is being lowered, and the builder that collects the plan's nodes."""
+"""The builder that collects a plan's nodes while a model is lowered, and what it may choose."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from moiety.compile.choose import Form, compared
 from moiety.compile.later import Later
 from moiety.compile.passes import Truncation
 from moiety.compile.plan import Choice, Constant, Input, Lookup, Node, Output, State, Weight
+from moiety.compile.values import Owned, Public, Secret
 from moiety.errors import BudgetExceeded, PlanError
 from moiety.net import NETS, Net
 
@@ -66,85 +67,6 @@ class Options:
     """What rounds and bytes are weighed by where a step has several forms."""
     failure_budget: float = 0.0
     """Expected gross truncation errors a run may have; 0 keeps every truncation failure-free. It is a leakage budget, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Public:
-    """Known to everybody. With ``rows``, one value for every public position of the run."""
-
-    value: Any
-    rows: tuple[Any, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """A tensor of the model owner, evaluated by the owner; ``name`` identifies its content.
-
-    ``gain``: what its rows are still to be multiplied by; see :class:`Later`.
-    """
-
-    tensor: torch.Tensor
-    name: str
-    gain: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """Secret integers of the client: they can only index an embedding."""
-
-    input: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A shared tensor: ``real = factor * words / 2^fraction * gain + shift`` (the last two pending, along the last axis)."""
-
-    node: int
-    shape: tuple[int, ...]
-    fraction: int
-    bound: float
-    factor: float = 1.0
-    gain: Owned | None = None
-    shift: Owned | None = None
-
-    @property
-    def unit(self) -> float:
-        """Real size of one unit, before gain and shift."""
-        return self.factor * 2.0**-self.fraction
-
-    @property
-    def bits(self) -> float:
-        """log2 of the largest raw value."""
-        return math.log2(max(self.bound, 1e-9) / abs(self.factor)) + self.fraction
-
-
-@dataclass(frozen=True, slots=True)
-class Square:
-    """x * x whose only use is a mean over the last axis: one word a row instead of one an element."""
-
-    x: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer whose only use is a batch norm. ``lower(weight (out, ...), bias (out,), bound of the result)`` yields it."""
-
-    module: str
-    weight: Owned
-    bias: Owned | None
-    lower: Callable[[Owned, Owned | None, float], Secret]
-
-
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """Scores of which only the ``valid`` ones count (booleans that broadcast): what a softmax reads, and nothing else may."""
-
-    x: Secret
-    valid: Public
-
-
-Value = Public | Owned | Index | Secret | Square | Layer | Masked | tuple[Any, ...]
 
 
 class Rounding(NamedTuple):

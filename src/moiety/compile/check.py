@@ -15,10 +15,11 @@ import msgspec
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Index, Secret, Value
+from moiety.compile.builder import Builder
 from moiety.compile.capture import Source, innermost, operation
 from moiety.compile.lower import IGNORED, RULES, Lowering
 from moiety.compile.model import Draft
+from moiety.compile.values import Index, Secret, Value
 from moiety.errors import InputError, MoietyError, PlanError, UnsupportedOp
 
 OPERATION: Final = "operation"

@@ -29,7 +29,7 @@ from torch.utils import _pytree
 
 from moiety import ring
 from moiety.compile import signature
-from moiety.compile.builder import Builder, Layer, Owned, Public, Secret, Square
+from moiety.compile.builder import Builder
 from moiety.compile.calibrate import evaluate_all
 from moiety.compile.capture import Source, operation
 from moiety.compile.error import answers
@@ -37,6 +37,7 @@ from moiety.compile.lower import IGNORED, Emitted, Lowering
 from moiety.compile.model import Draft
 from moiety.compile.plan import Plan, Weight
 from moiety.compile.rehearse import rehearse
+from moiety.compile.values import Layer, Owned, Public, Secret, Square
 from moiety.mpc.rounds import Role, Words
 from moiety.mpc.share import Share
 

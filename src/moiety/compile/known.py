@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Owned, Public
+from moiety.compile.values import Owned, Public
 from moiety.errors import UnsupportedOp
 
 

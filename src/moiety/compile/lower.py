@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Index, Layer, Masked, Options, Owned, Public, Secret, Square, Value
+from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, sites
 from moiety.compile.capture import Captured
 from moiety.compile.fuse import Chain, Composed, chains, inside
 from moiety.compile.known import described
 from moiety.compile.plan import Input, Lookup, Output, State, Weight
+from moiety.compile.values import Index, Layer, Masked, Owned, Public, Secret, Square, Value
 from moiety.errors import InputError, PlanError, UnsupportedOp
 
 aten = torch.ops.aten

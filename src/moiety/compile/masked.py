@@ -5,9 +5,10 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from moiety.compile.builder import Builder, Masked, Owned, Public, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.calibrate import SOFTMAX
 from moiety.compile.known import known
+from moiety.compile.values import Masked, Owned, Public, Secret
 
 aten = torch.ops.aten
 PASSING = {

@@ -19,10 +19,10 @@ import torch
 from torch import fx
 
 from moiety.compile import recurrent
-from moiety.compile.builder import Layer, Owned, Public, Secret
 from moiety.compile.calibrate import last_uses, placeholder
 from moiety.compile.capture import Captured, evaluate
 from moiety.compile.lower import Emitted, Lowering
+from moiety.compile.values import Layer, Owned, Public, Secret
 
 aten = torch.ops.aten
 LOCAL: Final = frozenset({"as_fraction", "expand", "negate", "permute", "reshape", "scale"})

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Masked, Owned, Public, Secret, Square
+from moiety.compile.builder import ROOM, Builder
 from moiety.compile.calibrate import LOWEST
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_masked
 from moiety.compile.masked import excluded, only_softmax
 from moiety.compile.squares import truncated_squares
+from moiety.compile.values import Masked, Owned, Public, Secret, Square
 from moiety.errors import UnsupportedOp
 
 PUBLIC_FRACTION = 14

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Index, Masked, Owned, Public, Secret
+from moiety.compile.builder import ROOM, Builder
 from moiety.compile.calibrate import Range, valid_pairs
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_masked
@@ -17,6 +17,7 @@ from moiety.compile.rules_functions import LOGARITHM, LOGARITHM_FRACTION
 from moiety.compile.rules_powers import RELATIVE
 from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Wanted
+from moiety.compile.values import Index, Masked, Owned, Public, Secret
 from moiety.errors import InputError, UnsupportedOp
 from moiety.mpc.functions import activations
 from moiety.mpc.functions.puma import EXP_CLIP, neg_exp_float

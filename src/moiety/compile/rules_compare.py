@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Builder, Index, Masked, Owned, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.calibrate import LOWEST
 from moiety.compile.known import known, reach
 from moiety.compile.lower import Call, aten, rule, takes_index, takes_masked
@@ -18,6 +18,7 @@ from moiety.compile.masked import excluded, only_softmax
 from moiety.compile.rules_arithmetic import added, aligned, negative, product
 from moiety.compile.rules_shape import one_hot_input
 from moiety.compile.rules_top import one_hot_at
+from moiety.compile.values import Index, Masked, Owned, Secret
 from moiety.errors import InputError, UnsupportedOp
 
 ORDERED: dict[Any, str] = {

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from moiety.compile.builder import Layer, Owned, Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_nn import as_owned, normalised
+from moiety.compile.values import Layer, Owned, Secret
 from moiety.errors import UnsupportedOp
 
 Pads = list[tuple[int, int]]

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from moiety.compile.builder import Builder, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, negative
 from moiety.compile.rules_compare import gathered_axes, largest_magnitude, width
 from moiety.compile.rules_piecewise import held, positive_part
+from moiety.compile.values import Secret
 
 
 @rule(aten.maximum.default, aten.fmax.default)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from moiety.compile import tables
-from moiety.compile.builder import Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.plan import Lookup
 from moiety.compile.rules_arithmetic import scaled
 from moiety.compile.rules_piecewise import combined, positive_part
 from moiety.compile.rules_powers import positive_range
 from moiety.compile.tables import Function, Wanted
+from moiety.compile.values import Secret
 from moiety.errors import UnsupportedOp
 from moiety.mpc.functions import activations, puma
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from moiety.compile.builder import Secret
 from moiety.compile.fuse import Composed
 from moiety.compile.lower import Call, rule
 from moiety.compile.rules_functions import ACTIVATION, activated
 from moiety.compile.tables import Function
+from moiety.compile.values import Secret
 from moiety.errors import PlanError
 from moiety.mpc.functions import activations
 

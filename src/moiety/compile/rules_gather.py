@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 
-from moiety.compile.builder import Index, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added
 from moiety.compile.rules_shape import joined
 from moiety.compile.rules_top import elements_at, rows_at
+from moiety.compile.values import Index, Owned, Public, Secret
 from moiety.errors import InputError, UnsupportedOp
 
 

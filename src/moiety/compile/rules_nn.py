@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import LARGE, ROOM, Builder, Index, Layer, Owned, Public, Secret
+from moiety.compile.builder import LARGE, ROOM, Builder
 from moiety.compile.known import described, known, reach
 from moiety.compile.later import Later, made
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, room_in_sum, scaled, times_owned
 from moiety.compile.rules_shape import as_secret, one_hot_input
+from moiety.compile.values import Index, Layer, Owned, Public, Secret
 from moiety.errors import InputError, UnsupportedOp
 
 

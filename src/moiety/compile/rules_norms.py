@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from moiety.compile.bounds import Claim
-from moiety.compile.builder import ROOM, Builder, Owned, Public, Secret
+from moiety.compile.builder import ROOM, Builder
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, times_owned
 from moiety.compile.rules_compare import gathered_axes
 from moiety.compile.rules_nn import as_owned
 from moiety.compile.rules_powers import inverse_roots, roots
 from moiety.compile.squares import truncated_squares
+from moiety.compile.values import Owned, Public, Secret
 from moiety.errors import UnsupportedOp
 
 NEAR = 1.01

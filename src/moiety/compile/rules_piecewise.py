@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from moiety.compile.builder import Builder, Owned, Public, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import added, product
+from moiety.compile.values import Owned, Public, Secret
 from moiety.errors import UnsupportedOp
 
 MIXING = 16

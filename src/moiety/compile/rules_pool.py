@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Builder, Public, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.rules_arithmetic import scaled
 from moiety.compile.rules_conv import per_axis
+from moiety.compile.values import Public, Secret
 from moiety.errors import UnsupportedOp
 
 Windows = list[list[int]]

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from moiety.compile.builder import ROOM, Builder, Secret
+from moiety.compile.builder import ROOM, Builder
 from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.plan import Lookup
 from moiety.compile.rules_arithmetic import negative, product, square
 from moiety.compile.tables import Wanted
+from moiety.compile.values import Secret
 from moiety.errors import PlanError, UnsupportedOp
 from moiety.mpc.functions import activations
 from moiety.mpc.functions.puma_root import root_fraction, rsqrt_float

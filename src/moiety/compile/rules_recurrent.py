@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import ROOM, Builder, Owned, Secret
+from moiety.compile.builder import ROOM, Builder
 from moiety.compile.known import known
 from moiety.compile.lower import Call, aten, rule
 from moiety.compile.recurrent import layers
@@ -21,6 +21,7 @@ from moiety.compile.rules_nn import as_owned
 from moiety.compile.rules_piecewise import positive_part
 from moiety.compile.rules_shape import as_secret
 from moiety.compile.tables import Function
+from moiety.compile.values import Owned, Secret
 from moiety.errors import UnsupportedOp
 from moiety.mpc.functions import activations
 

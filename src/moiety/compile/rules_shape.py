@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from moiety.compile.builder import Index, Owned, Public, Secret
 from moiety.compile.lower import Call, aten, rule, takes_index, takes_masked
 from moiety.compile.plan import Input
 from moiety.compile.rules_arithmetic import with_room
+from moiety.compile.values import Index, Owned, Public, Secret
 from moiety.errors import InputError, UnsupportedOp
 
 

@@ -4,10 +4,11 @@ from dataclasses import replace
 from math import floor, prod
 from typing import Any
 
-from moiety.compile.builder import Builder, Index, Owned, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.lower import Call, aten, rule, takes_index
 from moiety.compile.rules_arithmetic import negative
 from moiety.compile.rules_nn import as_owned, looked_up_by_client
+from moiety.compile.values import Index, Owned, Secret
 from moiety.errors import InputError, UnsupportedOp
 from moiety.mpc.functions.top import tag_bits
 

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from moiety.compile.builder import Builder, Secret
+from moiety.compile.builder import Builder
 from moiety.compile.choose import Form
+from moiety.compile.values import Secret
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party
 from moiety.mpc.share import Share
