@@ -38,6 +38,14 @@ struct Kernels {
   void (*shift_right)(Index count, const Word* words, int bits, Word* out);
   void (*wrap_truncate)(Index count, const Word* masked, const Word* low, const Word* wrap, int bits, bool lead,
                         Word* out);
+  void (*combine)(Index count, const Word* a, const Word* b, bool subtract, int bits, Word* out);
+  void (*cross_share)(Index count, const Word* mx, const Word* lx, const Word* my, const Word* ly, const Word* dealt, int up,
+                      bool lead, Word* out);
+  void (*shift_share)(Index count, const Word* words, int by, int bits, bool lead, Word* out);
+  void (*round_shift)(Index count, const Word* words, int by, int bits, Word* out);
+  // words mod 2^bits as ceil(bits / 8) octets each, by columns (moiety/ring/wire.py), and back
+  void (*to_octets)(Index count, const Word* words, int bits, Octet* out);
+  void (*from_octets)(Index count, const Octet* octets, int bits, Word* out);
   // out (rows, columns; stride words a row) += also + round(gain[row] * values * 2^fraction), a gain of null is 1;
   // returns how many do not fit. 16: bfloat16
   Index (*encode16)(Index rows, Index columns, const std::uint16_t* values, Index down, Index across, const float* gain,

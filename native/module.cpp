@@ -147,6 +147,36 @@ void wrap_truncate(const In<1>& masked, const In<1>& low, const In<1>& wrap, int
   kernels().wrap_truncate(size(masked.shape(0)), masked.data(), low.data(), wrap.data(), bits, lead, out.data());
 }
 
+using Flat = nb::ndarray<const Word, nb::c_contig, nb::device::cpu>;
+using FlatOut = nb::ndarray<Word, nb::c_contig, nb::device::cpu>;
+using FlatOctets = nb::ndarray<const Octet, nb::c_contig, nb::device::cpu>;
+using FlatOctetsOut = nb::ndarray<Octet, nb::c_contig, nb::device::cpu>;
+
+void combine(const Flat& a, const Flat& b, bool subtract, int bits, const FlatOut& out) {
+  kernels().combine(size(out.size()), a.data(), b.data(), subtract, bits, out.data());
+}
+
+void cross_share(const Flat& mx, const Flat& lx, const Flat& my, const Flat& ly, const Flat& dealt, int up, bool lead,
+                 const FlatOut& out) {
+  kernels().cross_share(size(out.size()), mx.data(), lx.data(), my.data(), ly.data(), dealt.data(), up, lead, out.data());
+}
+
+void shift_share(const Flat& words, int by, int bits, bool lead, const FlatOut& out) {
+  kernels().shift_share(size(out.size()), words.data(), by, bits, lead, out.data());
+}
+
+void round_shift(const Flat& words, int by, int bits, const FlatOut& out) {
+  kernels().round_shift(size(out.size()), words.data(), by, bits, out.data());
+}
+
+void to_octets(const Flat& words, int bits, const FlatOctetsOut& out) {
+  kernels().to_octets(size(words.size()), words.data(), bits, out.data());
+}
+
+void from_octets(const FlatOctets& octets, int bits, const FlatOut& out) {
+  kernels().from_octets(size(out.size()), octets.data(), bits, out.data());
+}
+
 template <class T>
 using Strided = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
 
@@ -205,6 +235,12 @@ NB_MODULE(_native, m) {
   m.def("unplanes", &unplanes, Free());
   m.def("shift_right", &shift_right, Free());
   m.def("wrap_truncate", &wrap_truncate, Free());
+  m.def("combine", &combine, Free());
+  m.def("cross_share", &cross_share, Free());
+  m.def("shift_share", &shift_share, Free());
+  m.def("round_shift", &round_shift, Free());
+  m.def("to_octets", &to_octets, Free());
+  m.def("from_octets", &from_octets, Free());
   m.def("encode16", &encode16, Free());
   m.def("encode32", &encode32, Free());
   m.def("encode64", &encode64, Free());

@@ -66,10 +66,12 @@ struct Sums {
 #include "bits.inl"
 #include "encode_plain.inl"
 #include "encode.inl"
+#include "words.inl"
 
 }  // namespace
 
-const Kernels kPortable = {"portable",  gemm,   pack,     multiply,    multiply,      multiply, table_sums,
-                           planes,      unplanes, shift_right, wrap_truncate, encode16, encode32, encode64};
+const Kernels kPortable = {
+    "portable",  gemm,        pack,        multiply,    multiply,      multiply, table_sums, planes,   unplanes,
+    shift_right, wrap_truncate, combine, cross_share, shift_share, round_shift, to_octets, from_octets, encode16, encode32, encode64};
 
 }  // namespace moiety

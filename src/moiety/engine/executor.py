@@ -240,15 +240,13 @@ class Execution:
 
 
 def on_wire(part: Words, spec: Spec) -> Words:
-    """An array as it travels: as it is, or as the octets that its ring fills."""
-    width = -(-spec.bits // 8)
-    return part if width in (1, 8) and part.dtype.itemsize == width else ring.to_octets(part, width)
+    """An array as it travels: as it is, or as the octets that its ring fills, reduced to the ring."""
+    return part if spec.bits in (8, 64) else ring.to_octets(part, spec.bits)
 
 
 def segment(buffer: Words, at: int, spec: Spec) -> Words:
     """One array of a frame: a view where the processor may read it as such, else a copy."""
-    dtype, width = dtype_of(spec.bits), -(-spec.bits // 8)
-    if dtype().itemsize != width:
-        return ring.from_octets(buffer[at : at + spec.nbytes], width).reshape(spec.shape)
-    view: Words = np.ndarray(spec.shape, dtype, buffer.data, at)
+    if spec.bits <= 56 and spec.bits != 8:
+        return ring.from_octets(buffer[at : at + spec.nbytes], spec.bits).reshape(spec.shape)
+    view: Words = np.ndarray(spec.shape, dtype_of(spec.bits), buffer.data, at)
     return view if view.flags.aligned else view.copy()

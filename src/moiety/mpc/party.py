@@ -16,7 +16,7 @@ import numpy as np
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc.rounds import SILENCE, Address, Role, Round, Scope, Spec, Word, Words, exchange
-from moiety.mpc.share import Share, dtype_of, wrap
+from moiety.mpc.share import Share, difference, dtype_of, total, wrap
 
 
 class Kind(IntEnum):
@@ -102,7 +102,7 @@ class Party:
                 return self._own(Key.B, address, spec)
             case Role.P0:
                 a, b = self._own(Key.A, address, spec), self._own(Key.B, address, spec)
-                return a ^ b if xor else wrap(a + b, bits)
+                return a ^ b if xor else total(a, b, bits)
         return None
 
     def draw_each(self, kind: Kind, shape: tuple[int, ...], bits: int = 64) -> tuple[Words | None, Words | None]:
@@ -158,7 +158,7 @@ class Party:
                 value, drawn = make(), self._own(key, address, spec)
                 if value.shape != shape:
                     raise ProtocolMisuse(f"dealt value has shape {value.shape}, the op announced {shape}")
-                rest = value ^ drawn if xor else wrap(value - drawn, bits)
+                rest = value ^ drawn if xor else difference(value, drawn, bits)
                 self._dealer.put(receiver, address, spec, rest)
                 return drawn if receiver is Role.P2 else rest
             case Role.P1 | Role.P2:
@@ -166,7 +166,7 @@ class Party:
         return None
 
     async def swap(self, *mine: Words | None, specs: tuple[Spec, ...]) -> list[Words]:
-        """P1 and P2 exchange one array for each spec, in one wave; the others are silent and get an empty list."""
+        """P1 and P2 exchange one array for each spec, reduced to its ring, in one wave; the others are silent and get an empty list."""
         if not self.evaluates:
             await exchange(SILENCE)
             return []
@@ -175,7 +175,7 @@ class Party:
         for spec, value in zip(specs, mine, strict=True):
             if value is None or value.shape != spec.shape or value.dtype != dtype_of(spec.bits):
                 raise ProtocolMisuse(f"an op announced {spec} but speaks {None if value is None else (value.shape, value.dtype)}")
-            send.append(Word(self.role, other, spec, wrap(value, spec.bits)))
+            send.append(Word(self.role, other, spec, value))
         return await exchange(Round(tuple(send), tuple(Word(other, self.role, spec) for spec in specs)))
 
     async def tell(self, sender: Role, value: Words | None, spec: Spec) -> Words | None:

@@ -14,7 +14,7 @@ from moiety import ring
 from moiety.errors import InconsistentInput, ProtocolMisuse
 from moiety.mpc.party import Key, Kind, Party, ShapeParty
 from moiety.mpc.rounds import SILENCE, Role, Round, Spec, Word, Words, exchange
-from moiety.mpc.share import Share, broadcast_shapes, dtype_of, wrap
+from moiety.mpc.share import Share, broadcast_shapes, dtype_of, total, wrap
 
 DIGEST_BYTES = 32
 
@@ -40,10 +40,10 @@ DOT = Bilinear(lambda x, y: (x * y).sum(-1, dtype=x.dtype), lambda x, y: np.broa
 async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
     """Additive shares of P1, P2 -> a masked share under a fresh mask. 1 round, 2 E an element."""
     mask = party.draw(Kind.OUT_MASK, shape, bits)
-    mine = None if additive is None or mask is None else wrap(additive + mask, bits)
+    mine = None if additive is None or mask is None else total(additive, mask, bits)
     del additive  # not held while the other evaluator is awaited
     words = await party.swap(mine, specs=(Spec(shape, bits),))
-    masked = wrap(mine + words[0], bits) if words and mine is not None else None
+    masked = total(mine, words[0], bits) if words and mine is not None else None
     return Share(shape, fraction, bits, masked, mask)
 
 
@@ -87,25 +87,42 @@ def product_share(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, *, 
     """
     if x.bits != y.bits:
         raise ProtocolMisuse(f"{x!r} and {y!r} live in different rings")
-    cross = deal_cross(party, op.shape(x.shape, y.shape), lambda: op.apply(x.mask, y.mask), x.bits, coarse)  # type: ignore[arg-type]
-    if cross is None or not party.evaluates:
+    shape = op.shape(x.shape, y.shape)
+    dealt = _deal_units(party, shape, lambda: op.apply(x.mask, y.mask), x.bits, coarse)  # type: ignore[arg-type]
+    if dealt is None or not party.evaluates:
         return None
-    out = op.apply(x.masked, party.additive(y))  # type: ignore[arg-type]
-    out -= op.apply(x.mask, y.masked)  # type: ignore[arg-type]
-    out += cross
+    mine, theirs = _parts(party, x), _parts(party, y)
+    if op is MULTIPLY and dealt.dtype == np.uint64:
+        return ring.cross_share(mine, theirs, dealt, coarse, party.leads)
+    out = op.apply(mine[0], party.additive(y))
+    out -= op.apply(mine[1], theirs[0])
+    out += dealt << dealt.dtype.type(coarse)
     return out
+
+
+def _parts(party: Party, x: Share) -> tuple[Words, Words]:
+    if x.masked is None or x.mask is None:
+        raise ProtocolMisuse(f"{x!r} lacks a part at {party.role.name}; it was cut locally and can only be compared or looked up")
+    return x.masked, x.mask
 
 
 def deal_cross(
     party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int, to: Role | None = None
 ) -> Words | None:
     """P0 deals ``make()``, rounded to a multiple of 2^coarse: ``bits - coarse`` bits an element travel."""
+    dealt = _deal_units(party, shape, make, bits, coarse, to)
+    return dealt if dealt is None or not coarse else dealt << np.uint64(coarse)
+
+
+def _deal_units(
+    party: Party, shape: tuple[int, ...], make: Callable[[], Words], bits: int, coarse: int, to: Role | None = None
+) -> Words | None:
+    """As :func:`deal_cross`, in units of 2^coarse."""
     if not coarse:
         return party.deal(shape, make, bits, to=to)
-    half, by = np.uint64(1 << (coarse - 1)), np.uint64(coarse)
     shorter = dtype_of(bits - coarse)
-    dealt = party.deal(shape, lambda: (wrap(make() + half, bits) >> by).astype(shorter, copy=False), bits - coarse, to=to)
-    return None if dealt is None else dealt.astype(np.uint64, copy=False) << by
+    dealt = party.deal(shape, lambda: ring.round_shift(make(), coarse, bits).astype(shorter, copy=False), bits - coarse, to=to)
+    return None if dealt is None else dealt.astype(np.uint64, copy=False)
 
 
 async def product(party: Party, x: Share, y: Share, op: Bilinear = MULTIPLY, bias: Share | None = None, *, cut: Cut = WHOLE) -> Share:
@@ -141,7 +158,7 @@ async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], f
     """
     one, two = (None if part is None else part.astype(np.uint64) for part in party.draw_each(Kind.OUT_MASK, shape, width))
     own = one if two is None else two if one is None else one + two
-    mine = None if additive is None or own is None else wrap(additive + own, width).astype(dtype_of(width))
+    mine = None if additive is None or own is None else total(additive, own, width).astype(dtype_of(width), copy=False)
     del additive
     words = await party.swap(mine, specs=(Spec(shape, width),))
     extra, offset, by = bits - width, np.uint64(1 << (width - 2)), np.uint64(width)
@@ -239,9 +256,8 @@ def shift_share(party: Party, additive: Words | None, drop: int, bits: int = 64)
     """
     if additive is None or drop == 0:
         return additive
-    by = additive.dtype.type(drop)
-    shifted: Words = wrap(additive if party.leads else -additive, bits) >> by
-    return shifted if party.leads else wrap(-shifted, bits)
+    words = additive.astype(np.uint64, copy=False)
+    return ring.shift_share(words, drop, bits, party.leads).astype(additive.dtype, copy=False)
 
 
 async def share_input(party: Party, value: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:

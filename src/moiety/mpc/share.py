@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from moiety import ring
 from moiety.errors import ProtocolMisuse
 from moiety.mpc.rounds import Words
 
@@ -23,6 +24,16 @@ def dtype_of(bits: int) -> Any:
 def wrap(words: Words, bits: int) -> Words:
     """Reduce to the ring Z_2^bits; free for the machine's own widths."""
     return words if bits in (8, 64) else words & words.dtype.type((1 << bits) - 1)
+
+
+def total(a: Words, b: Words, bits: int) -> Words:
+    """``a + b`` in Z_2^bits, reduced in the same pass over memory."""
+    return ring.add(a, b, bits) if bits != 8 else np.add(a, b)
+
+
+def difference(a: Words, b: Words, bits: int) -> Words:
+    """``a - b`` in Z_2^bits, reduced in the same pass over memory."""
+    return ring.subtract(a, b, bits) if bits != 8 else np.subtract(a, b)
 
 
 def extended(words: Words | None, bits: int) -> Words | None:

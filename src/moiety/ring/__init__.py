@@ -6,11 +6,13 @@
 | ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
 | ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
 | ``gpu`` | ``Device``: the products on a CUDA device, the same words |
+| ``elementwise`` | sums, products and shifts of shares, one pass over memory each |
 | ``wire`` | ``to_octets``, ``from_octets``: words of small rings as they travel |
 | ``memory`` | ``keep_freed``: buffers that a process keeps for its next arrays |
 """
 
 from moiety.ring._numpy import PANEL
+from moiety.ring.elementwise import add, cross_share, round_shift, shift_share, subtract
 from moiety.ring.fixed import decode, encode
 from moiety.ring.kernels import (
     Packed,
@@ -40,7 +42,9 @@ __all__ = [
     "PANEL",
     "Packed",
     "Prg",
+    "add",
     "aligned",
+    "cross_share",
     "decode",
     "derive",
     "encode",
@@ -56,7 +60,10 @@ __all__ = [
     "packed",
     "picked",
     "planes",
+    "round_shift",
     "shift_right",
+    "shift_share",
+    "subtract",
     "table_sums",
     "to_octets",
     "unplanes",

@@ -4,6 +4,7 @@ Every function fills an array that ``kernels`` has allocated and checked; ``_nat
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -116,6 +117,66 @@ def wrap_truncate(masked: Words, low: Words, wrap: Words, bits: int, lead: bool,
     out[...] = (np.uint64(1) - (lifted >> np.uint64(63))) * wrap - low
     if lead:
         out += (lifted >> np.uint64(bits)) - np.uint64((1 << 62) >> bits)
+
+
+def combine(a: Words, b: Words, subtract: bool, bits: int, out: Words) -> None:
+    """Set out to the sum or the difference mod 2^bits."""
+    (np.subtract if subtract else np.add)(a, b, out=out)
+    _reduce(out, bits)
+
+
+def cross_share(mx: Words, lx: Words, my: Words, ly: Words, dealt: Words, up: int, lead: bool, out: Words) -> None:
+    """One evaluator's share of a product, of the parts of its operands."""
+    np.multiply(mx, my - ly if lead else -ly, out=out)
+    out -= lx * my
+    out += dealt << np.uint64(up)
+
+
+def shift_share(words: Words, by: int, bits: int, lead: bool, out: Words) -> None:
+    """Shift an additive share mod 2^bits: down at the lead, up at the other evaluator."""
+    np.copyto(out, words) if lead else np.negative(words, out=out)
+    _reduce(out, bits)
+    out >>= np.uint64(by)
+    if not lead:
+        np.negative(out, out=out)
+        _reduce(out, bits)
+
+
+def round_shift(words: Words, by: int, bits: int, out: Words) -> None:
+    """Round to a multiple of 2^by mod 2^bits, in units of it."""
+    np.add(words, np.uint64((1 << by) >> 1), out=out)
+    _reduce(out, bits)
+    out >>= np.uint64(by)
+
+
+def _reduce(words: Words, bits: int) -> None:
+    if bits < 64:
+        words &= np.uint64((1 << bits) - 1)
+
+
+def to_octets(words: Words, bits: int, out: Octets) -> None:
+    """Write words mod 2^bits by columns, the widest first."""
+    kept, count = words.reshape(-1) & np.uint64((1 << bits) - 1), words.size
+    for at, size in _columns(-(-bits // 8)):
+        column = out[at * count : (at + size) * count].view(f"<u{size}")
+        np.copyto(column, kept >> np.uint64(8 * at), casting="unsafe")
+
+
+def from_octets(octets: Octets, bits: int, out: Words) -> None:
+    """The inverse of ``to_octets``."""
+    out[...] = 0
+    for at, size in _columns(-(-bits // 8)):
+        column = octets[at * out.size : (at + size) * out.size].view(f"<u{size}")
+        out |= column.astype(np.uint64) << np.uint64(8 * at)
+
+
+def _columns(width: int) -> Iterator[tuple[int, int]]:
+    """(first octet, octets) of every column of words of so many octets."""
+    at = 0
+    for size in (8, 4, 2, 1):
+        if width - at >= size:
+            yield at, size
+            at += size
 
 
 def _product(a: Words, b: Words) -> Words:

@@ -258,9 +258,14 @@ def isas() -> tuple[str, ...]:
 
 def features() -> dict[str, str]:
     """Which implementation serves each kernel now, and which form of the generator: for reports, not for decisions."""
-    names = ("matmul", "multiply", "table_sums", "flip", "picked", "planes", "unplanes", "shift_right", "wrap_truncate")
+    names = ("matmul", "multiply", "table_sums", "flip", "picked", "planes", "unplanes", "shift_right", "wrap_truncate", "elementwise")
     products = {} if _device is None else dict.fromkeys(("matmul", "multiply"), _device.name)
     return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"prg": prg.BACKEND}
+
+
+def backend() -> ModuleType:
+    """The module that serves kernels now: the native one, or the numpy one with the same functions."""
+    return _backend
 
 
 def use_device(name: str | None) -> None:

@@ -1,41 +1,34 @@
 """Words of a small ring as octets on a wire, and back: only those octets travel that the ring fills.
 
 An array of n words of w octets is written by columns, the widest machine integers first: of 7 octets first n times the lowest four, then
-two, then one. Each column is one pass over memory.
+two, then one.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
-Octets = NDArray[np.uint8]
+from moiety.errors import ProtocolMisuse
+from moiety.ring import kernels
+from moiety.ring._numpy import Octets, Words
 
 
-def to_octets(words: Words, width: int) -> Octets:
-    """The low ``width`` octets (1 to 8) of every word, in ``width * words.size`` octets; what lies above is left out."""
-    out = np.empty(width * words.size, np.uint8)
-    for at, size in _columns(width):
-        column = out[at * words.size : (at + size) * words.size].view(f"<u{size}")
-        np.copyto(column, (words >> np.uint64(8 * at)).ravel() if at else words.ravel(), casting="unsafe")
+def to_octets(words: Words, bits: int) -> Octets:
+    """Words mod 2^bits (1 to 64 bits), in ``ceil(bits / 8)`` octets each; what lies above is left out."""
+    out = np.empty(_width(bits) * words.size, np.uint8)
+    kernels.backend().to_octets(words if words.flags.c_contiguous else np.ascontiguousarray(words), bits, out)
     return out
 
 
-def from_octets(octets: Octets, width: int) -> Words:
-    """Flat words from what :func:`to_octets` made of them."""
-    count = octets.size // width
-    out = np.zeros(count, "<u8")
-    for at, size in _columns(width):
-        column = f"<u{size}"
-        out.view(column)[at // size :: 8 // size] = octets[at * count : (at + size) * count].view(column)
+def from_octets(octets: Octets, bits: int) -> Words:
+    """Flat words from what :func:`to_octets` made of them: contiguous octets, from any address on."""
+    width = _width(bits)
+    if octets.size % width:
+        raise ProtocolMisuse(f"{octets.size} octets are no words of {width}")
+    out = np.empty(octets.size // width, np.uint64)
+    kernels.backend().from_octets(octets, bits, out)
     return out
 
 
-def _columns(width: int) -> Iterator[tuple[int, int]]:
-    """(first octet, octets) of every column."""
-    at = 0
-    for size in (8, 4, 2, 1):
-        if width - at >= size:
-            yield at, size
-            at += size
+def _width(bits: int) -> int:
+    if not 1 <= bits <= 64:
+        raise ProtocolMisuse(f"a ring has 1..64 bits, not {bits}")
+    return -(-bits // 8)
