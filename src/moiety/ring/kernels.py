@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -263,7 +263,7 @@ def features() -> dict[str, str]:
     return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"prg": prg.BACKEND}
 
 
-def backend() -> ModuleType:
+def backend() -> Any:
     """The module that serves kernels now: the native one, or the numpy one with the same functions."""
     return _backend
 
@@ -297,7 +297,8 @@ def _select(isa: str) -> None:
         raise ProtocolMisuse(f"no {isa!r} kernels here; this build and processor have {', '.join(isas())}")
     if isa != "numpy" and _native is not None:
         _native.select(isa)
-    _backend = _numpy if isa == "numpy" else _native
+    # numpy serves what a build older than this source lacks
+    _backend = _numpy if isa == "numpy" else SimpleNamespace(**(vars(_numpy) | vars(_native)))
     _isa = isa
 
 
@@ -345,5 +346,5 @@ def aligned(shape: tuple[int, ...]) -> Words:
 
 _device: Device | None = None
 _isa = "numpy"
-_backend: ModuleType = _numpy
+_backend: ModuleType | SimpleNamespace = _numpy
 _select(isas()[0])
