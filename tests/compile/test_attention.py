@@ -1,11 +1,14 @@
 """Attention and softmax against torch, with every kind of mask."""
 
+from math import prod
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from moiety.compile import program
+from moiety.compile.plan import Plan
 from moiety.errors import InputError, RangeViolation, UnsupportedOp
 
 from .support import compiled, spread
@@ -229,11 +232,28 @@ def test_rows_of_few_terms_are_as_exact_as_long_ones() -> None:
     assert case.error() < TOLERANCE
 
 
-def test_pairs_that_do_not_count_are_not_looked_up() -> None:
+@pytest.mark.parametrize("size", [0.3, 2.0], ids=["no maximum", "a maximum"])
+def test_pairs_that_do_not_count_are_neither_computed_nor_checked_nor_looked_up(size: float) -> None:
     q, k, v = (heads(rows=16) for _ in range(3))
-    every, half = (compiled(attend(is_causal=causal), 0.3 * q, 0.3 * k, v) for causal in (False, True))
-    tables = [program.shapes(case.plan)[next(i for i, n in enumerate(case.plan.nodes) if n.op == "table")] for case in (every, half)]
-    assert tables == [(1, 2, 16, 16), (2 * 16 * 17 // 2,)]
+    every, half = (compiled(attend(is_causal=causal), size * q, size * k, v, check_ranges=True) for causal in (False, True))
+    counted = {True: (1, 2, 16, 16), False: (2 * 16 * 17 // 2,)}
+    for case, whole in ((every, True), (half, False)):
+        shapes, nodes = program.shapes(case.plan), case.plan.nodes
+        first = {op: next(i for i, node in enumerate(nodes) if node.op == op) for op in ("matmul", "table")}
+        assert [shapes[first[op]] for op in first] == [counted[whole]] * 2
+        read = [shapes[j] for node in nodes if node.op in ("out_of_range", "all_out_of_range") for j in node.inputs]
+        assert counted[whole] in read
+        assert counted[not whole] not in read
+        octets = nodes[first["matmul"]].params.get("bits", 64) // 8
+        assert bytes_of(case.plan, first["matmul"]) == 3 * octets * prod(counted[whole]), "three words of a place that counts"
+        assert case.error() < TOLERANCE
+
+
+def bytes_of(plan: Plan, node: int) -> int:
+    """What the parties say for a node, and what they are dealt."""
+    waves = program.costs(plan).waves
+    dealt = sum(word.spec.nbytes for wave in waves for address, (_, word) in wave.dealt.items() if address.path[0] == node)
+    return sum(wave.spoken.get(node, 0) for wave in waves) + dealt
 
 
 def test_a_score_beyond_its_range_is_seen_without_a_maximum() -> None:

@@ -1,6 +1,7 @@
 """Hard bounds bound: against inputs that were made to break them; and rings that are as small as they allow lose nothing."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from moiety.compile import bounds, model, narrow, program, signature
 from moiety.compile.bounds import Bound, Bounds
 from moiety.compile.builder import Builder
-from moiety.compile.plan import Plan
+from moiety.compile.plan import Input, Node, Plan
 from moiety.compile.rehearse import rehearse
 from moiety.errors import RangeViolation
 from moiety.mpc.rounds import Role, Words
@@ -33,7 +34,7 @@ class Block(nn.Module):
 
     def forward(self, x):
         q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in self.qkv(self.before(x)).chunk(3, -1))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x = x + self.out(mixed)
         return x + self.down(nn.functional.gelu(self.up(self.after(x))))
 
@@ -156,6 +157,16 @@ def test_a_truncation_has_room_for_its_bound(peak: float, drop: int) -> None:
     width = narrow.left_after(peak, drop)
     assert width + drop <= 64
     assert width == 64 - drop or peak / 2**drop + 2 <= 2.0 ** (width - 2)
+
+
+def test_a_bound_beyond_all_floats_is_infinite() -> None:
+    """Deep models reach that: every layer's hard bound is a multiple of the one before."""
+    steps = [Node("scale", (i,), {"factor": 1 << 62}) for i in range(12)]
+    plan = Plan(nodes=(Node("input", (), {"index": 0}), *steps, Node("spread", (12,))), inputs=(Input("x", (3,), "fixed", 0, 1.0),))
+    found = bounds.find(plan, [(3,)] * 13 + [(1,)], {}, {}, {}, {}).free
+    assert math.isfinite(found[12].peak)
+    assert math.isinf(found[13].peak)
+    assert narrow.signed_bits(sys.float_info.max) == narrow.signed_bits(math.inf) > 64
 
 
 def test_rows_are_no_longer_than_their_elements_allow() -> None:

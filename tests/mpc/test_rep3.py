@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpc_runs import opened, run, share
 
 from moiety.errors import InconsistentInput, ProtocolMisuse
-from moiety.mpc import lockstep, moves, rep3
+from moiety.mpc import lockstep, moves, ops, rep3
 from moiety.mpc.party import Key, Party
 from moiety.mpc.rounds import Role, Round, Word, exchange
 from moiety.mpc.share import Share
@@ -35,6 +35,15 @@ def test_matrix_products_are_exact_in_the_ring(left, right):
     assert np.array_equal(opened(found), x @ y)
     with pytest.raises(ProtocolMisuse, match="inner dimensions"):
         run(lambda party, a, b: rep3.product(party, a, b, rep3.MATMUL), share(x), share(whole(7, 2)))
+
+
+def test_matrix_products_at_public_places():
+    x, y, places = whole(2, 3, 4), whole(4, 5), np.array([[0, 29], [7, 7]], np.uint64)
+    found = run(lambda party, a, b: ops.matmul(party, a, b, places), share(x), share(y, seed=3))
+    assert np.array_equal(opened(found), (x @ y).ravel()[places])
+    assert {word.spec.shape for word in (*found.waves[0], *found.dealt)} == {(2, 2)}
+    with pytest.raises(ProtocolMisuse, match="a place lies outside"):
+        run(lambda party, a, b: ops.matmul(party, a, b, places + np.uint64(1)), share(x), share(y))
 
 
 def test_dot_products():

@@ -197,6 +197,14 @@ def _peak_alone(finder: _Finder, node: Node, i: int) -> Bound:
     return Bound(max(finder.found[j].peak for j in shares), math.inf)
 
 
+@_rule("pile")
+def _piled(finder: _Finder, node: Node, i: int) -> Bound:
+    places = finder.plan.constants[finder.plan.nodes[node.inputs[1]].params["index"]].words()
+    once = bool((places.ravel()[1:] > places.ravel()[:-1]).all())  # as those of a mask are
+    most = 1 if once else int(np.unique(places, return_counts=True)[1].max(initial=0))
+    return Bound(finder.of(node).peak * most, math.inf)
+
+
 @_rule("zeros_like")
 def _zeros(finder: _Finder, node: Node, i: int) -> Bound:
     return NOTHING
@@ -285,8 +293,8 @@ def _rescaled(finder: _Finder, node: Node, i: int) -> Bound:
 
 @_rule("spread", "sum_of_squares")
 def _squares(finder: _Finder, node: Node, i: int) -> Bound:
-    count = finder.shape(node)[-1] if node.op == "spread" else 1
-    return Bound(count * finder.of(node).norm ** 2 * SAFE, math.inf)
+    count, norm = finder.shape(node)[-1] if node.op == "spread" else 1, finder.of(node).norm
+    return Bound(count * norm * norm * SAFE, math.inf)  # infinite where a power would raise an error
 
 
 @_rule("table")

@@ -268,10 +268,10 @@ class Builder:
     def _looked_up(self, x: Secret) -> bool:
         return self.nodes[x.node].op == "table"
 
-    def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply") -> Secret:
-        """Exact product of two secrets, left at the sum of their fractions."""
+    def multiply(self, x: Secret, y: Secret, shape: tuple[int, ...], bound: float, op: str = "multiply", *further: int) -> Secret:
+        """Exact product of two secrets, left at the sum of their fractions. ``further``: what else the operation reads."""
         x, y = self._just_fitting(self.plain(x), self.plain(y), bound)
-        return Secret(self.emit(op, x.node, y.node), shape, x.fraction + y.fraction, bound, x.factor * y.factor)
+        return Secret(self.emit(op, x.node, y.node, *further), shape, x.fraction + y.fraction, bound, x.factor * y.factor)
 
     def table(self, f: tables.Function, x: Secret, low: float, high: float, fraction: int, wanted: tables.Wanted, bound: float) -> Secret:
         """Look f up at x, which lies in [low, high]."""

@@ -26,7 +26,8 @@ def octets_of(bits: int) -> int:
 
 def signed_bits(peak: float) -> int:
     """Bits in which integers of that magnitude stay below a quarter of the ring: so much a truncation needs. Too many if unbounded."""
-    return math.ceil(math.log2(peak * SAFE + 2)) + 2 if math.isfinite(peak) else 2 * RING
+    most = peak * SAFE + 2
+    return math.ceil(math.log2(most)) + 2 if math.isfinite(most) else 2 * RING
 
 
 def left_after(peak: float, drop: int) -> int:

@@ -105,15 +105,45 @@ def attention(call: Call) -> Secret:
     dims = (*range(rank - 2), rank - 1, rank - 2)
     swapped = replace(k, node=b.emit("permute", k.node, dims=dims), shape=tuple(k.shape[d] for d in dims))
     shape = (*q.shape[:-1], k.shape[-2])
-    scores = b.multiply(q, swapped, shape, found.bound * b.options.margin / scale, "matmul")
+    mask = _mask(call, shape)
+    scores = _products(b, q, swapped, shape, found.bound * b.options.margin / scale, mask)
     scores = _biased(call, replace(scores, factor=scores.factor * scale, bound=found.bound * b.options.margin))
-    sums = _exponentials(b, scores, _mask(call, shape), found, centred=False)
+    sums = _exponentials(b, scores, mask, found, centred=False)
     weights = sums.terms
     mixed = b.multiply(weights, v, call.shape, weights.bound * shape[-1] * v.bound, "matmul")
     # while the reciprocals are looked up, the values give up their left-over bits
     mixed = b.settled(mixed, b.options.activation_fraction + sums.deep)
     inverse = sums.reciprocal(b, ROOM - 1 - mixed.fraction - max(0, int(np.ceil(np.log2(v.bound * 1.1 + 1e-9)))))
     return _without_blind_rows(call, b.multiply(mixed, inverse, call.shape, v.bound * 1.1))
+
+
+def _products(b: Builder, q: Secret, k: Secret, shape: tuple[int, ...], bound: float, mask: Public | None) -> Secret:
+    """q k of the pairs that count. All others are zeros, which nobody computes; where the mask moves with the position, they are."""
+    if mask is None or mask.rows is not None or not bool(mask.value.any()):
+        return b.multiply(q, k, shape, bound, "matmul")
+    places = _places(b, mask, shape)
+    kept = b.multiply(q, k, _places_shape(b, places), bound, "matmul", places)
+    piled = replace(kept, node=b.emit("pile", kept.node, places, shape=shape), shape=shape)
+    b.stands_for(kept.node, "gather", piled.node, places)
+    return piled
+
+
+def _places(b: Builder, mask: Public, shape: tuple[int, ...]) -> int:
+    """Where the pairs that count lie in flattened scores of this shape; of a mask that is the same at every position."""
+    return b.constant(torch.broadcast_to(mask.value, shape).flatten().nonzero().flatten().numpy().astype(np.uint64))
+
+
+def _kept(b: Builder, x: Secret, mask: Public) -> Secret:
+    """The scores that count, as a list. Sizes must not move with the position: then all, where those that do not count are zero."""
+    if mask.rows is not None:
+        return replace(x, node=b.emit("multiply_public", x.node, b.encoded(mask, 0), fraction=0))
+    places = _places(b, mask, x.shape)
+    return replace(x, node=b.emit("gather", x.node, places), shape=_places_shape(b, places))
+
+
+def _places_shape(b: Builder, places: int) -> tuple[int, ...]:
+    index: int = b.nodes[places].params["index"]
+    return b.constants[index].shape
 
 
 def _without_blind_rows(call: Call, x: Secret) -> Secret:
@@ -228,19 +258,17 @@ def _exponentials(b: Builder, x: Secret, mask: Public | None, found: Range, *, c
     return _Sums(top, e, total, float(np.exp(-step)) * e.bound / float(np.exp(step)), x.shape[-1] * e.bound)
 
 
-def _summed(b: Builder, below: Secret, mask: Public | None, exp: Callable[[Secret], Secret]) -> tuple[Secret, Secret]:
+def _summed(b: Builder, x: Secret, mask: Public | None, exp: Callable[[Secret], Secret]) -> tuple[Secret, Secret]:
     """``exp`` of the pairs that count, zeros elsewhere, and the sums over the last axis."""
-    shape = below.shape
+    shape = x.shape
     if mask is None:
-        e = exp(below)
+        e = exp(x)
     elif mask.rows is None:
-        places = b.constant(torch.broadcast_to(mask.value, shape).flatten().nonzero().flatten().numpy().astype(np.uint64))
-        e = exp(replace(below, node=b.emit("gather", below.node, places), shape=b.constants[b.nodes[places].params["index"]].shape))
-        e = replace(e, node=b.emit("pile", e.node, places, shape=shape), shape=shape)
-    else:  # sizes must not move with the position: what does not count is looked up at zero, inside the table, and multiplied by zero
-        valid = b.encoded(mask, 0)
-        e = exp(replace(below, node=b.emit("multiply_public", below.node, valid, fraction=0)))
-        e = replace(e, node=b.emit("multiply_public", e.node, valid, fraction=0))
+        e = exp(_kept(b, x, mask))
+        e = replace(e, node=b.emit("pile", e.node, _places(b, mask, shape), shape=shape), shape=shape)
+    else:  # what does not count is looked up at zero, inside the table, and multiplied by zero
+        e = exp(_kept(b, x, mask))
+        e = replace(e, node=b.emit("multiply_public", e.node, b.encoded(mask, 0), fraction=0))
     total = b.emit("total", e.node, axes=(len(shape) - 1,), keepdims=True)
     return e, replace(e, node=total, shape=(*shape[:-1], 1))
 
@@ -259,13 +287,16 @@ def _flat(b: Builder, x: Secret, mask: Public | None, found: Range) -> _Sums | N
     if span > FLAT:
         return None
     deep = int(np.ceil(span / np.log(2)))
-    below = b.emit("add_public", b.emit("negate", x.node), b.encoded(Public(high), x.fraction, x.factor))
     wanted = Wanted(2.0**-11, float(np.exp(-span)))
+
+    def below(x: Secret) -> Secret:
+        return replace(x, node=b.emit("add_public", b.emit("negate", x.node), b.encoded(Public(high), x.fraction, x.factor)))
 
     def terms(below: Secret) -> Secret:
         return b.table(activations.decay, below, 0.0, span, b.options.table_fraction + deep, wanted, 1.0)
 
-    e, total = _summed(b, replace(x, node=below), mask, terms)
+    listed = mask is not None and mask.rows is None
+    e, total = _summed(b, x, mask, lambda kept: terms(below(kept))) if listed else _summed(b, below(x), mask, terms)
     count, lift = x.shape[-1], _lifts(mask)
     octave = count if lift is None else 2 ** (count.bit_length() - 1)
     return _Sums(-1, e, total, octave * float(np.exp(-span)), count if lift is None else 2 * octave, deep, lift)
@@ -337,16 +368,15 @@ def _top(b: Builder, x: Secret, mask: Public | None, valid: list[int], bound: fl
     """Row maxima and the step within which they are found. A mask that moves with the position must not change sizes: its excluded
     places are set to the lowest value."""
     ring_bits, most, step_bits, step = _ring_of_maximum(x.unit, max(bound, x.unit) * b.options.margin, good)
-    kept = replace(x, node=b.emit("multiply_public", x.node, valid[0], fraction=0)) if valid else x
-    b.check(kept, -most * step, most * step, step)
+    b.check(x if mask is None else _kept(b, x, mask), -most * step, most * step, step)
     if step <= MOST_STEP and (mask is None or mask.rows is None):
         return b.emit("row_max", x.node, *valid, step_bits=step_bits, ring_bits=ring_bits), step
-    lowered = kept.node
+    lowered = x.node
     if mask is not None:
         floor = np.uint64(-(1 << (ring_bits - 2 + step_bits)) & (2**64 - 1))
         rows = [(~row).numpy().astype(np.uint64) * floor for row in ([mask.value] if mask.rows is None else mask.rows)]
         lowest = b.constant(rows[0]) if mask.rows is None else b.constant(np.stack(rows), by_position=True)
-        lowered = b.emit("add_public", kept.node, lowest)
+        lowered = b.emit("add_public", b.emit("multiply_public", x.node, valid[0], fraction=0), lowest)
     if step <= MOST_STEP:
         return b.emit("row_max", lowered, step_bits=step_bits, ring_bits=ring_bits), step
     exact = b.emit("largest", lowered, bits=min(64, step_bits + 9))

@@ -11,6 +11,7 @@ from moiety.compile.plan import Lookup, Plan
 from moiety.engine.cost import Contribution, contributions
 from moiety.engine.effort import Effort
 from moiety.engine.timing import WAVE_S
+from moiety.mpc import rep3
 from moiety.net import Net
 
 
@@ -42,8 +43,11 @@ def products(plan: Plan) -> list[int]:
     shapes = program.shapes(plan)
     out = []
     for i, node in enumerate(plan.nodes):
-        inner = shapes[node.inputs[1]][0] if node.op == "linear" else shapes[node.inputs[0]][-1] if node.op == "matmul" else 0
-        out.append(2 * math.prod(shapes[i]) * inner)
+        if node.op == "matmul":  # whole, even where few places of the result are wanted
+            x, y = (shapes[j] for j in node.inputs[:2])
+            out.append(2 * math.prod(rep3.MATMUL.shape(x, y)) * x[-1])
+        else:
+            out.append(2 * math.prod(shapes[i]) * (shapes[node.inputs[1]][0] if node.op == "linear" else 0))
     return out
 
 

@@ -112,9 +112,13 @@ async def multiply(party: Party, x: Share, y: Share, *, drop: int = 0, width: in
 
 
 @op
-async def matmul(party: Party, x: Share, y: Share, *, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
-    """Matrix product over the last two axes, leading ones broadcast; parameters as in :func:`multiply`."""
-    return await rep3.product(party, x, y, rep3.MATMUL, cut=rep3.Cut(drop, width, bits))
+async def matmul(party: Party, x: Share, y: Share, *places: Words, drop: int = 0, width: int = 0, bits: int = 64) -> Share:
+    """Matrix product over the last two axes, leading ones broadcast; parameters as in :func:`multiply`.
+
+    With public ``places`` only these elements of the flattened result, in their shape: no others are dealt, exchanged or held.
+    """
+    of = rep3.matmul_at(*places) if places else rep3.MATMUL
+    return await rep3.product(party, x, y, of, cut=rep3.Cut(drop, width, bits))
 
 
 @op

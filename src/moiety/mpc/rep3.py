@@ -5,6 +5,7 @@ Every protocol here is semi-honest; its simulator is written down in ``docs/secu
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -35,6 +36,18 @@ def _matmul_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
 MULTIPLY = Bilinear(np.multiply, broadcast_shapes)
 MATMUL = Bilinear(ring.matmul, _matmul_shape)
 DOT = Bilinear(lambda x, y: (x * y).sum(-1, dtype=x.dtype), lambda x, y: np.broadcast_shapes(x, y)[:-1])
+
+
+def matmul_at(places: Words) -> Bilinear:
+    """A matrix product of which only public places are wanted: a list of these elements of the flattened result."""
+
+    def shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
+        whole = _matmul_shape(x, y)
+        if places.size and int(places.max()) >= math.prod(whole):
+            raise ProtocolMisuse(f"a place lies outside {whole}, the product of {x} and {y}")
+        return places.shape
+
+    return Bilinear(lambda x, y: ring.matmul(x, y).ravel()[places], shape)
 
 
 async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:

@@ -52,6 +52,12 @@ async def _matmul(party: Party, x: Share, y: Share) -> Share:
     return await rep3.product(party, x, y, rep3.MATMUL)
 
 
+async def _matmul_at(party: Party, x: Share, y: Share) -> Share:
+    """Below the diagonals of a stack, cut."""
+    below = np.broadcast_to(np.tri(x.shape[1], y.shape[1]), (x.shape[0], x.shape[1], y.shape[1]))
+    return await ops.matmul(party, x, y, np.flatnonzero(below).astype(np.uint64), drop=F, width=50)
+
+
 async def _shifted(party: Party, x: Share, y: Share) -> Share:
     share_ = rep3.product_share(party, x, y)
     return await rep3.reshare(party, rep3.shift_share(party, share_, F), x.shape, F)
@@ -148,6 +154,7 @@ def _counts(seed: int, grow: int = 1) -> tuple[Any, ...]:
 CASES = {
     "product": Case(rep3.product, _two((5, 3), (5, 3))),
     "matmul": Case(_matmul, _two((3, 4), (4, 5), alike=False)),
+    "matmul_at": Case(_matmul_at, _two((2, 3, 4), (4, 5), alike=False)),
     "linear": Case(_linear, _two((3, 4), (4, 5), alike=False)),
     "linear_held": Case(matrix.linear, _held),
     "linear_held_cut_and_raised": Case(lambda party, x, w: matrix.linear(party, x, w, cut=rep3.Cut(F, 50, 64)), _held),
