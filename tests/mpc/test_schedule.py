@@ -11,7 +11,7 @@ from moiety.mpc.cost import drive_on_shapes
 from moiety.mpc.functions import compare, maximum, relu, select
 from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.party import Party, ShapeParty
-from moiety.mpc.rounds import Role, Schedule, Spec, Step, together
+from moiety.mpc.rounds import Graph, Role, Schedule, Spec, Step, together
 from moiety.mpc.share import Share
 
 GENERATOR = np.random.default_rng(0)
@@ -42,7 +42,8 @@ KEPT = (2, 3, 4, 7, 8, 9, 11)
 
 def scheduled(order_of):
     def start(party):
-        return Schedule(party, steps(party), keep=KEPT, order=order_of(party.role)).run()
+        made = steps(party)
+        return Schedule(party, made, Graph([step.inputs for step in made], KEPT), order_of(party.role)).run()
 
     return start
 
@@ -155,7 +156,7 @@ def test_every_op_runs_on_shapes_and_yields_no_parts(name):
 def test_a_failing_step_names_itself():
     async def failing(party: Party):
         broken = [Step(lambda: X[party.role], ()), Step(lambda x: rep3.product(party, x, x, rep3.MATMUL), (0,), "attention.scores")]
-        await Schedule(party, broken, keep=(1,)).run()
+        await Schedule(party, broken, Graph([step.inputs for step in broken], (1,))).run()
 
     with pytest.raises(ProtocolMisuse) as caught:
         run(failing)

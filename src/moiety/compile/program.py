@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan, Weight
@@ -11,7 +12,7 @@ from moiety.mpc import matrix, rep3
 from moiety.mpc.cost import Costs, drive_on_shapes
 from moiety.mpc.ops import OPS
 from moiety.mpc.party import Party, ShapeParty
-from moiety.mpc.rounds import Order, Protocol_, Schedule, Step, Words
+from moiety.mpc.rounds import Graph, Order, Protocol_, Schedule, Step, Words
 from moiety.mpc.share import Share
 
 
@@ -59,36 +60,66 @@ class ShapeSources:
         return self._constants[index]
 
 
-def steps(plan: Plan, party: Party, sources: Sources) -> list[Step]:
-    """One step for every node. Raises PlanError for an operation this version does not know."""
-    out = []
+Begin = Callable[[Party, Sources], Callable[..., Any]]
+"""Of a party and its sources: what begins a node when it gets the results of its inputs; a value comes, or a coroutine."""
+
+
+class Prepared(NamedTuple):
+    """What every run of a plan does alike, at any role: its operations found, its nodes named, who reads what."""
+
+    begin: tuple[Begin, ...]
+    labels: tuple[str, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    graph: Graph
+
+    def steps(self, party: Party, sources: Sources) -> list[Step]:
+        """One step for every node."""
+        made = zip(self.begin, self.inputs, self.labels, strict=True)
+        return [Step(begin(party, sources), inputs, label) for begin, inputs, label in made]
+
+    def schedule(self, party: Party, sources: Sources, order: Order = sorted) -> Schedule:
+        """The plan, bound and ready to run at one role."""
+        return Schedule(party, self.steps(party, sources), self.graph, order)
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Raises PlanError for an operation this version does not know."""
     for i, node in enumerate(plan.nodes):
         if any(not 0 <= j < i for j in node.inputs):
             raise PlanError(f"node {i} ({node.op}) reads a node that does not come before it; the plan is damaged")
-        label = f"{plan.modules[i]} ({node.op})" if i < len(plan.modules) and plan.modules[i] else f"node {i} ({node.op})"
-        out.append(Step(start(plan, party, sources, i), node.inputs, label))
-    return out
+    inputs = tuple([node.inputs for node in plan.nodes])
+    begin = tuple([_begin(plan, i) for i in range(len(plan.nodes))])
+    return Prepared(begin, tuple([_label(plan, i) for i in range(len(plan.nodes))]), inputs, Graph(inputs, kept(plan)))
+
+
+def _label(plan: Plan, i: int) -> str:
+    op = plan.nodes[i].op
+    return f"{plan.modules[i]} ({op})" if i < len(plan.modules) and plan.modules[i] else f"node {i} ({op})"
 
 
 def start(plan: Plan, party: Party, sources: Sources, i: int) -> Callable[..., Any]:
-    """What begins node ``i`` when it gets the results of its inputs: a value comes, or a coroutine."""
+    """What begins node ``i`` alone."""
+    return _begin(plan, i)(party, sources)
+
+
+def _begin(plan: Plan, i: int) -> Begin:
     node = plan.nodes[i]
+    index: int = node.params.get("index", 0)
     match node.op:
         case "input":
-            index = node.params["index"]
             spec = plan.inputs[index]
             shape = (*spec.shape, spec.classes) if spec.form == "one_hot" else spec.shape
-            return lambda: rep3.share_input(party, sources.input(index), shape, spec.fraction)
+            return lambda party, sources: lambda: rep3.share_input(party, sources.input(index), shape, spec.fraction)
         case "weight":
-            return lambda: sources.weight(node.params["index"])
+            return lambda party, sources: partial(sources.weight, index)
         case "state":
-            return lambda: sources.state(node.params["index"])
+            return lambda party, sources: partial(sources.state, index)
         case "constant":
-            return lambda: sources.constant(node.params["index"])
+            return lambda party, sources: partial(sources.constant, index)
     if node.op not in OPS:
         raise PlanError(f"node {i} names the operation {node.op!r}, which this version of moiety does not have")
-    params = {key: tuple(value) if isinstance(value, list) else value for key, value in node.params.items()}
-    return lambda *inputs: OPS[node.op](party, *inputs, **params)
+    operation, params = OPS[node.op], {key: tuple(value) if isinstance(value, list) else value for key, value in node.params.items()}
+    return lambda party, sources: partial(operation, party, **params)
 
 
 Note = Callable[[int, Any], None]
@@ -128,7 +159,8 @@ def values(plan: Plan) -> list[Any]:
     def note(i: int, result: Any) -> None:
         out[i] = result
 
-    drive_on_shapes(lambda party: Schedule(party, noting(steps(plan, party, ShapeSources(plan)), note), keep=kept(plan)).run())
+    made = prepare(plan)
+    drive_on_shapes(lambda party: Schedule(party, noting(made.steps(party, ShapeSources(plan)), note), made.graph).run())
     return out
 
 
@@ -136,11 +168,6 @@ def kept(plan: Plan) -> list[int]:
     """Nodes whose results outlive the run: reveals and new state rows."""
     flag = [plan.flag] if plan.flag >= 0 else []
     return [o.node for o in plan.outputs] + [s.write for s in plan.states if s.write >= 0] + flag
-
-
-def schedule(plan: Plan, party: Party, sources: Sources, order: Order = sorted) -> Schedule:
-    """The plan, bound and ready to run at one role."""
-    return Schedule(party, steps(plan, party, sources), keep=kept(plan), order=order)
 
 
 def costs(plan: Plan) -> Costs:
@@ -177,7 +204,8 @@ class _Measured(Schedule):
     """A schedule on shapes that adds up what is held, and stops at a tensor above ``limit`` elements before the next node sees it."""
 
     def __init__(self, plan: Plan, party: ShapeParty, limit: float) -> None:
-        super().__init__(party, steps(plan, party, ShapeSources(plan)), keep=kept(plan))
+        made = prepare(plan)
+        super().__init__(party, made.steps(party, ShapeSources(plan)), made.graph)
         self._plan, self._limit, self._alive, self._most = plan, limit, 0, 0
         self._shapes, self._seen = party, 0
         self._drawn: Counter[int] = Counter()

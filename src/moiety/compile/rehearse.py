@@ -105,13 +105,13 @@ def rehearse(
     note: Note | None = None,
 ) -> Transcript:
     """Run the plan at all roles. ``note`` is told every role's result of every node; without ``masked`` all masks are zero."""
-    sources = Sources(plan, weights, words, position, states or {}, masked)
+    sources, prepared = Sources(plan, weights, words, position, states or {}, masked), program.prepare(plan)
 
     def start(party: Party) -> Any:
-        made = program.steps(plan, party, sources.at(party))
+        made = prepared.steps(party, sources.at(party))
         if note is not None:
             made = program.noting(made, lambda i, result: note(party.role, i, result))
-        return Schedule(party, made, keep=program.kept(plan)).run()
+        return Schedule(party, made, prepared.graph).run()
 
     draws: Callable[[Role], Draws] = test_draws if masked else lambda role: NoMasks()
     return lockstep.run(start, draws=draws)

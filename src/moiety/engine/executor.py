@@ -100,7 +100,7 @@ class Execution:
             schedule.close()
 
     def _schedule(self, sources: program.Sources) -> Schedule:
-        return program.schedule(self._bound.plan, self.party, sources)
+        return self._bound.prepared.schedule(self.party, sources)
 
     def _drive(self, coroutine: Any) -> dict[int, Any]:
         entries, watcher = self._bound.entries, self._watcher

@@ -54,9 +54,9 @@ class TracedExecution(Execution):
         self._recorder = recorder
 
     def _schedule(self, sources: program.Sources) -> Schedule:
-        plan = self._bound.plan
-        steps = [self._timed(i, step) for i, step in enumerate(program.steps(plan, self.party, sources))]
-        return Schedule(self.party, steps, keep=program.kept(plan))
+        prepared = self._bound.prepared
+        steps = [self._timed(i, step) for i, step in enumerate(prepared.steps(self.party, sources))]
+        return Schedule(self.party, steps, prepared.graph)
 
     def _timed(self, i: int, step: Step) -> Step:
         def note(began: float) -> None:

@@ -19,7 +19,7 @@ from moiety.mpc.rounds import Address, Role, Spec, Words
 from moiety.net import Kind
 
 PROGRESS_STEPS: Final = 20
-NODE_BYTES: Final = 1000
+NODE_BYTES: Final = 1700
 FRAME_BYTES: Final = 500
 """What Python keeps of a node and of a frame or dealt value, measured roughly."""
 _KINDS: Final = {Role.P0: Kind.DEALT, Role.CLIENT: Kind.INPUT}
@@ -69,6 +69,7 @@ class Bound:
     """The most that one run takes here, weights and caches not included."""
     layers: tuple[str, ...]
     """The weights of linear layers in the order in which a run reads them."""
+    prepared: program.Prepared
 
     @property
     def nbytes(self) -> int:
@@ -105,6 +106,7 @@ def bind(plan: Plan, role: Role, found: program.Driven) -> Bound:
         rows,
         run_bytes(found, role),
         program.layers(plan, found.order),
+        program.prepare(plan),
     )
 
 

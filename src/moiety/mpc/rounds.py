@@ -184,22 +184,33 @@ class Step(NamedTuple):
 Order = Callable[[list[int]], Sequence[int]]
 
 
+class Graph:
+    """Which steps read which, and whose results are kept: made once, for any number of schedules."""
+
+    __slots__ = ("keep", "reads", "users")
+
+    def __init__(self, inputs: Iterable[tuple[int, ...]], keep: Iterable[int]) -> None:
+        self.keep = frozenset(keep)
+        self.reads = tuple([tuple(dict.fromkeys(each)) for each in inputs])
+        """The steps that each step reads, each once."""
+        self.users: tuple[list[int], ...] = tuple([[] for _ in self.reads])
+        for i, read in enumerate(self.reads):
+            for j in read:
+                self.users[j].append(i)
+
+
 class Schedule:
     """Runs a graph of steps in shared waves and drops every value at its last use.
 
     ``order`` may permute the order in which ready steps start (tests use it); results and frames do not depend on it.
     """
 
-    def __init__(self, party: Scoped, steps: Sequence[Step], *, keep: Iterable[int], order: Order = sorted) -> None:
-        self._party, self._steps, self._order = party, steps, order
-        self._keep = frozenset(keep)
-        self._uses = [0] * len(steps)
-        self._users: list[list[int]] = [[] for _ in steps]
-        self._missing = [len(set(step.inputs)) for step in steps]
-        for i, step in enumerate(steps):
-            for j in set(step.inputs):
-                self._uses[j] += 1
-                self._users[j].append(i)
+    def __init__(self, party: Scoped, steps: Sequence[Step], graph: Graph, order: Order = sorted) -> None:
+        self._party, self._steps, self._graph, self._order = party, steps, graph, order
+        self._missing = list(map(len, graph.reads))
+        self._uses = list(map(len, graph.users))  # a kept value has one use more, which never ends
+        for i in graph.keep:
+            self._uses[i] += 1
         self.values: dict[int, Any] = {}
         self.live: dict[int, _Task] = {}
 
@@ -210,7 +221,7 @@ class Schedule:
             while ready:
                 ready = [user for i in self._order(ready) for user in self._start(i)]
             if not self.live:
-                return {i: self.values[i] for i in self._keep}
+                return {i: self.values[i] for i in self._graph.keep}
             tasks = sorted(self.live.items())
             mail = await exchange(_merge(task for _, task in tasks))
             for i, task in tasks:
@@ -244,16 +255,16 @@ class Schedule:
         return self._finish(i, task.result)
 
     def _finish(self, i: int, result: Any) -> list[int]:
-        if self._uses[i] or i in self._keep:
+        uses, missing, ready = self._uses, self._missing, []
+        if uses[i]:
             self.values[i] = result
-        for j in set(self._steps[i].inputs):
-            self._uses[j] -= 1
-            if not self._uses[j] and j not in self._keep:
+        for j in self._graph.reads[i]:
+            uses[j] -= 1
+            if not uses[j]:
                 del self.values[j]
-        ready = []
-        for user in self._users[i]:
-            self._missing[user] -= 1
-            if not self._missing[user]:
+        for user in self._graph.users[i]:
+            missing[user] -= 1
+            if not missing[user]:
                 ready.append(user)
         return ready
 
