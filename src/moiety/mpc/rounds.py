@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -86,12 +87,21 @@ class Address(NamedTuple):
 
     def nonce(self) -> bytes:
         """Injective 12-byte encoding: node 24 bits, three nesting levels of 16 bits, kind 8 bits, counter 16 bits."""
-        number, kind, serial = self.path[0], self.kind, self.serial
-        if number >= 1 << 24 or len(self.path) > 4 or kind >= 1 << 8 or serial >= 1 << 16 or max(self.path[1:], default=0) >= 0xFFFF:
+        prefix, kind, serial = _prefix(self.path), self.kind, self.serial
+        if prefix is None or kind >= 1 << 8 or serial >= 1 << 16:
             raise ProtocolMisuse(f"address {self} does not fit 12 bytes; split the op into several plan nodes")
-        for level in self.path[1:]:
-            number = number << 16 | level + 1
-        return (number << 16 * (4 - len(self.path)) + 24 | kind << 16 | serial).to_bytes(12)
+        return (prefix | kind << 16 | serial).to_bytes(12)
+
+
+@lru_cache(maxsize=1 << 14)
+def _prefix(path: tuple[int, ...]) -> int | None:
+    """The nine octets of a nonce that encode a path, above three of zeros; None if it does not fit."""
+    number, *levels = path
+    if number >= 1 << 24 or len(levels) > 3 or max(levels, default=0) >= 0xFFFF:
+        return None
+    for level in levels:
+        number = number << 16 | level + 1
+    return number << 16 * (3 - len(levels)) + 24
 
 
 class Scope:
@@ -152,6 +162,8 @@ class _Task:
 
 def _merge(tasks: Iterable[_Task]) -> Round:
     said = [task.said or SILENCE for task in tasks]
+    if len(said) == 1:
+        return said[0]
     return Round(tuple(w for r in said for w in r.send), tuple(w for r in said for w in r.expect))
 
 
@@ -232,13 +244,13 @@ class Schedule:
         scope = Scope((i,))
         outer, self._party.scope = self._party.scope, scope
         try:
-            result = step.start(*(self.values[j] for j in step.inputs))
+            result = step.start(*[self.values[j] for j in step.inputs])
         except Exception as error:
             error.add_note(f"in {step.label or f'step {i}'}")
             raise
         finally:
             self._party.scope = outer
-        if isinstance(result, Coroutine):
+        if isinstance(result, types.CoroutineType):  # much faster to ask than for the abstract class
             return self._advance(i, _Task(result, scope), None)
         return self._finish(i, result)
 

@@ -7,7 +7,7 @@ Helper form of 2-of-3 replicated sharing: ``x = m - l1 - l2 (mod 2^bits)``. P1 a
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -21,9 +21,13 @@ def dtype_of(bits: int) -> Any:
     return np.uint8 if bits == 8 else np.uint64
 
 
+_LOW: Final = tuple([np.uint64((1 << bits) - 1) for bits in range(64)])
+"""By width, the words whose low bits are set."""
+
+
 def wrap(words: Words, bits: int) -> Words:
     """Reduce to the ring Z_2^bits; free for the machine's own widths."""
-    return words if bits in (8, 64) else words & words.dtype.type((1 << bits) - 1)
+    return words if bits in (8, 64) else words & _LOW[bits]
 
 
 def total(a: Words, b: Words, bits: int) -> Words:

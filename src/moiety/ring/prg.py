@@ -29,6 +29,7 @@ NONCE_BYTES: Final = 12
 LONGEST_DRAW: Final = 2**36 - 32
 """Bytes that one nonce can give before the 32-bit block counter of GCM would repeat."""
 
+_WORD: Final = np.dtype("<u8")
 _TAG_BYTES: Final = 16
 _GCM_AT_ONCE: Final = 2**28
 _CTR_AT_ONCE: Final = 2**20
@@ -58,7 +59,7 @@ class Prg:
         Raises ProtocolMisuse for a nonce of another length or a draw above 2^36 - 32 bytes.
         """
         sizes = _sizes(shape)
-        return self._stream(nonce, 8 * prod(sizes)).view("<u8").reshape(sizes)
+        return self._stream(nonce, 8 * prod(sizes)).view(_WORD).reshape(sizes)
 
     def octets(self, nonce: bytes, shape: int | tuple[int, ...]) -> NDArray[np.uint8]:
         """A fresh uint8 array of ``shape``, uniform, from the same stream; errors as for ``words``."""
@@ -78,7 +79,7 @@ class Prg:
 
     def _by_gcm(self, nonce: bytes, count: int) -> NDArray[np.uint8]:
         out = np.empty(count + _TAG_BYTES, dtype=np.uint8)
-        self._gcm.encrypt_into(nonce, _kept_zeros(count).data, None, out.data)
+        self._gcm.encrypt_into(nonce, _kept_zeros(count), None, out.data)
         return out[:count]
 
     def _by_ctr(self, nonce: bytes, count: int) -> NDArray[np.uint8]:
@@ -109,29 +110,28 @@ def derive(key: bytes, *info: bytes) -> bytes:
 
 def _sizes(shape: int | tuple[int, ...]) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(size < 0 for size in sizes):
+    if min(sizes, default=0) < 0:
         raise ProtocolMisuse(f"cannot draw shape {sizes}: a size is negative")
     return sizes
 
 
-def _zero_bytes(count: int) -> NDArray[np.uint8]:
+def _zero_bytes(count: int) -> memoryview:
     """Zeros that take no memory, however many: of what is mapped and only ever read, the system keeps one page."""
-    held = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
-    return np.frombuffer(held, dtype=np.uint8)
+    return memoryview(mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ))
 
 
 _zeros = _zero_bytes(_CTR_AT_ONCE)
 
 
-def _kept_zeros(count: int) -> NDArray[np.uint8]:
+def _kept_zeros(count: int) -> memoryview:
     """A view of ``count`` zero bytes; the buffer grows by doubling and is replaced whole, so threads may share it."""
     global _zeros
     zeros = _zeros
-    if zeros.size < count:
+    if len(zeros) < count:
         zeros = _zeros = _zero_bytes(1 << (count - 1).bit_length())
     return zeros[:count]
 
 
 def _fill(stream: CipherContext, out: NDArray[np.uint8], start: int, count: int) -> None:
     window = out.data[start : start + count + _TAG_BYTES - 1]
-    stream.update_into(_kept_zeros(count).data, window)
+    stream.update_into(_kept_zeros(count), window)
