@@ -111,10 +111,13 @@ class TlsStream:
     def write_now(self, data: bytes | memoryview) -> int:
         """Write as much as the kernel takes at once; returns how much that was."""
         sent = 0
-        with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError), self._lock:
-            self._check_open()
-            while sent < len(data):
-                sent += self._socket.send(data[sent:] if sent else data)
+        try:
+            with self._lock:
+                self._check_open()
+                while sent < len(data):
+                    sent += self._socket.send(data[sent:] if sent else data)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
         return sent
 
     def settle(self, seconds: float) -> None:

@@ -122,11 +122,17 @@ def _put(x: Share, places: Places, values: Share) -> Share:
 
 def relu_table(mask: Words, table_bits: int, ring_bits: int) -> Words:
     """P0: rows (N, 2^table_bits) with ``relu(v - mask)`` at place v, signed in table_bits, as elements of the result's ring."""
+    turned: Words = _turns(table_bits, ring_bits)[-mask.astype(np.int64) & ((1 << table_bits) - 1)]
+    return turned
+
+
+@lru_cache(maxsize=16)
+def _turns(table_bits: int, ring_bits: int) -> Words:
+    """Row k of as many as a table has cells: relu at cell v + k. They overlap in memory."""
     cells = np.arange(1 << table_bits)
     positive = np.where(cells < cells.size // 2, cells, 0).astype(dtype_of(ring_bits))
-    windows: Words = np.lib.stride_tricks.sliding_window_view(np.concatenate([positive, positive]), cells.size)
-    turned: Words = windows[-mask.astype(np.int64) & (cells.size - 1)]
-    return turned
+    windows: Words = np.lib.stride_tricks.sliding_window_view(np.concatenate([positive, positive]), cells.size)[:-1]
+    return windows
 
 
 def relu_look_up(party: Party, x: Share, table_bits: int, ring_bits: int) -> Words | None:
