@@ -221,6 +221,10 @@ def test_room_for_expected_weights(houses: list[member.House], threads: Threads)
         session.deploy("mlp", [plans.mlp()], weights)
         session.expect("mlp", words)  # something is here already
         assert [house.memory.taken - kept(house) for house in houses] == [0, 0, 0]
+        session.expect("another", words, 4)
+        assert sorted(house.memory.taken - kept(house) for house in houses) == [4 * words, 8 * words, 8 * words]
+        session.expect("another", 0)
+        assert [house.memory.taken - kept(house) for house in houses] == [0, 0, 0]
         session.expect("another", words)
         assert all(house.memory.taken > kept(house) for house in houses)
     with owner(threads, CLIENT) as session:

@@ -74,8 +74,7 @@ def deploy(request: Request, tell: Tell) -> dict[str, Any]:
     source = _asked(request).source()
     tell(Event("end", "load"))
     with connect(request.federation, party=request.party, identity=request.identity, link=request.link) as federation:
-        if request.held_by is None:
-            federation.expect(request.name, source.model)
+        federation.expect(request.name, source.model, held_by=request.held_by)
         tell(Event("begin", "compile"))
         plans, weights = _compile(source, request, tell)
         tell(Event("end", "compile"))

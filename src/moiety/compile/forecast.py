@@ -60,6 +60,11 @@ def _held_bytes(w: Weight) -> int:
     return WORD * math.prod(w.shape[:-1]) * -(-w.shape[-1] // PANEL) * PANEL if w.packed else WORD * math.prod(w.shape)
 
 
+def most_words(memory: int, clear: int = 0) -> int:
+    """How many words of weights a party can keep at most if its process may take so many bytes; ``clear`` as for ``parts_of``."""
+    return int(max(0, memory - PROCESS_BYTES - PIECES_BYTES) / (WORD * max(parts_of(role, clear) for role in PARTS)))
+
+
 def to_stream(plans: Sequence[Plan], memory: int) -> frozenset[str]:
     """Which weights the parties cannot keep if the peak of each is to stay within ``memory`` bytes: the largest, as few as possible.
 

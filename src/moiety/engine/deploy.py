@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from moiety import ring
-from moiety.compile.forecast import PARTS, parts_of
+from moiety.compile.forecast import parts_of
 from moiety.compile.plan import OCTETS
 from moiety.engine import keys
 from moiety.engine.messages import Agreement, Deploy, Supply, Tensor, hear, say
@@ -83,9 +83,9 @@ def needed_bytes(message: Deploy, role: Role) -> int:
     return int(8 * kept) + held_bytes(PIECES * min(PIECE_WORDS, max(sizes, default=0)), role)
 
 
-def held_bytes(words: int, role: Role) -> int:
-    """Memory of so many words of shared weights at a party: P0 holds their mask, P1 and P2 also what is masked."""
-    return 8 * words * PARTS[role]
+def held_bytes(words: int, role: Role, clear: int = 0) -> int:
+    """Memory of so many words of weights at a party: P0 holds their mask, P1 and P2 also what is masked; less where P1 is told them."""
+    return int(8 * words * parts_of(role, clear))
 
 
 def prepare(session: Session, message: Deploy | Supply, wait_s: float) -> Masks:

@@ -14,11 +14,11 @@ class Expecting:
         self._opened = opened
         self._sessions: dict[str, OwnerSession] = {}
 
-    def begin(self, name: str, words: int) -> None:
-        """Let the parties set aside what so many words take. Raises as ``opened``."""
+    def begin(self, name: str, words: int, clear: int = 0) -> None:
+        """Let the parties set aside what so many words take, which P1 is told in ``clear`` octets if not 0. Raises as ``opened``."""
         self.end(name)
         session = self._sessions[name] = self._opened()
-        session.expect(name, words)
+        session.expect(name, words, clear)
 
     def session(self, name: str) -> OwnerSession:
         """The session in which these weights are expected, if it still stands, or a new one; the caller closes it."""

@@ -95,6 +95,10 @@ OWNERS_KEPT: Final = 128 << 20
 """Bytes that an owner's process keeps for its next arrays: the pieces in which weights are encoded, and frames on their way."""
 
 
+USUAL_CLEAR: Final = 4
+"""Octets of an integer that P1 is told, of most matrices; its plan says it of each."""
+
+
 class Federation:
     """Compute parties and the caller's identities. Close it, or use it as a context manager."""
 
@@ -148,8 +152,7 @@ class Federation:
         if held_by is not None:
             self.directory.check_holder(self._model_owner.name, called)
         private = Private(self, called, Source(model, args, kwargs, tuple(public), options, limit, held_by))
-        if limit is None and held_by is None:
-            self.expect(called, model)
+        self.expect(called, model, memory=limit, held_by=held_by)
         try:
             private.compile(args, kwargs, replace=True)
         finally:
@@ -157,13 +160,15 @@ class Federation:
         self._privates.append(private)
         return private
 
-    def expect(self, name: str, model: Any) -> None:
+    def expect(self, name: str, model: Any, *, memory: int | None = None, held_by: str | None = None) -> None:
         """Let the parties set memory aside for the numbers of a PyTorch module, while the caller compiles it to deploy it as ``name``.
 
-        ``deploy_plans`` uses it. ``deploy`` does all this by itself, but with a limit of memory: then the plan says what is kept. Where the
-        parties hold something under that name already they set nothing aside.
+        ``deploy_plans`` uses it; ``deploy`` does all this by itself. ``memory`` (bytes) and ``held_by`` as there. Where the parties hold
+        something under that name already they set nothing aside.
         """
-        self._expecting.begin(name, sum(parameter.numel() for parameter in getattr(model, "parameters", tuple)()))
+        words = sum(parameter.numel() for parameter in getattr(model, "parameters", tuple)())
+        clear = 0 if held_by is None else USUAL_CLEAR
+        self._expecting.begin(name, words if memory is None else min(words, forecast.most_words(memory, clear)), clear)
 
     def deploy_plans(
         self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False, memory: int | None = None
@@ -180,6 +185,8 @@ class Federation:
         apart = frozenset[str]() if memory is None else forecast.to_stream(plans, memory)
         with self._expecting.session(name) as session:
             shared, held = session.share(name, plans, weights, replace=replace, apart=apart)
+            if apart and not shared:
+                session.expect(name, 0)  # nothing came for which memory was set aside, and what is streamed needs some
             self._supply(name, plans, weights, apart)
             session.give(name, [plan for plan in plans if plan.hash not in held])
         return tuple(shared)

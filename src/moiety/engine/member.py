@@ -203,7 +203,8 @@ class Member:
         house = self.house
         house.directory.allow("deploy", command.model, self.session.owner)
         if not house.store.model(command.model).weights:
-            self.expected.expect(held_bytes(command.words, self.session.role), f"room for the weights of {command.model!r}")
+            nbytes = held_bytes(command.words, self.session.role, command.clear)
+            self.expected.expect(nbytes, f"room for the weights of {command.model!r}")
         self._say(Fine())
 
     def _deploy(self, command: Deploy) -> None:

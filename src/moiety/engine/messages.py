@@ -100,6 +100,8 @@ class Expect(Message, frozen=True):
 
     model: Text
     words: Number
+    clear: Number = 0
+    """Octets in which P1 will probably be told most of them, see :class:`Tensor`."""
 
 
 class Deploy(Message, frozen=True):

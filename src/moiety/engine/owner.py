@@ -164,10 +164,13 @@ class OwnerSession:
     def _secret(self) -> bytes:
         return self.identity.secret(seals.PURPOSE)
 
-    def expect(self, model: str, words: int) -> None:
-        """Let the parties set memory aside for about so many words of weights, which this session will deploy."""
+    def expect(self, model: str, words: int, clear: int = 0) -> None:
+        """Let the parties set memory aside for about so many words of weights, which this session will deploy. For 0 they do no longer.
+
+        ``clear``: in how many octets P1 is to be told them; 0 where they are shared.
+        """
         with self.guarded():
-            self._tell_all(lambda role: Expect(model, words))
+            self._tell_all(lambda role: Expect(model, words, clear))
             self._all_fine("that it expects the weights")
 
     def supply(self, model: str, tensors: tuple[Tensor, ...]) -> tuple[Supply, Masks]:

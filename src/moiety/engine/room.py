@@ -77,6 +77,8 @@ class Expected:
     def expect(self, nbytes: int, what: str) -> None:
         """Set so much aside in place of what was before; nothing if it is not to be had now."""
         self.close()
+        if not nbytes:
+            return
         with contextlib.suppress(LimitReached):
             self._memory.take(nbytes, what)
             self._room = Room(nbytes)
