@@ -119,11 +119,13 @@ struct Sums {
 #include "encode_plain.inl"
 #include "encode.inl"
 #include "words.inl"
+#include "points.inl"
 
 }  // namespace
 
 const Kernels kAvx2 = {
     "avx2",  gemm,        pack,        multiply,    multiply,      multiply, table_sums, planes,   unplanes,
-    shift_right, wrap_truncate, combine, cross_share, shift_share, round_shift, to_octets, from_octets, encode16, encode32, encode64};
+    shift_right, wrap_truncate, combine, cross_share, shift_share, round_shift, to_octets, from_octets, encode16, encode32, encode64,
+    point_sums};
 
 }  // namespace moiety

@@ -54,6 +54,11 @@ struct Kernels {
                     int fraction, const Word* also, Word* out, Index stride);
   Index (*encode64)(Index rows, Index columns, const double* values, Index down, Index across, const float* gain,
                     int fraction, const Word* also, Word* out, Index stride);
+  // out[t, i] = sum of a party's values of point function i, `parts` words each, with the cells of a table turned by
+  // index[i]; null where there is no AES
+  void (*point_sums)(Index rows, Index size, Index parts, Index tables, const Octet* key, const Word* roots,
+                     const Word* steps, const Word* last, const Word* index, const Word* local, const Word* table, bool lead,
+                     Word* out);
 };
 
 extern const Kernels kPortable;

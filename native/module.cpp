@@ -44,10 +44,10 @@ std::vector<const Kernels*> usable() {
 #ifdef MOIETY_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes")) {
     found.push_back(&kAvx512);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(&kAvx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes")) found.push_back(&kAvx2);
 #endif
   found.push_back(&kPortable);
   return found;
@@ -205,6 +205,14 @@ Index encode64(const Strided<double>& values, const Gain& gain, int fraction, co
   return encode(kernels().encode64, values, gain, fraction, also, out);
 }
 
+bool has_aes() { return kernels().point_sums != nullptr; }
+
+void point_sums(const Array<const Octet, 1>& key, const In<2>& roots, const In<3>& steps, const In<3>& last, const In<1>& index,
+                const In<1>& local, const In<3>& tables, bool lead, const Out<2>& out) {
+  kernels().point_sums(size(index.shape(0)), size(tables.shape(2)), size(tables.shape(1)), size(tables.shape(0)), key.data(),
+                       roots.data(), steps.data(), last.data(), index.data(), local.data(), tables.data(), lead, out.data());
+}
+
 }  // namespace
 
 Word* scratch(Slot slot, std::size_t words) {
@@ -244,6 +252,8 @@ NB_MODULE(_native, m) {
   m.def("encode16", &encode16, Free());
   m.def("encode32", &encode32, Free());
   m.def("encode64", &encode64, Free());
+  m.def("has_aes", &has_aes);
+  m.def("point_sums", &point_sums, Free());
 }
 
 }  // namespace moiety

@@ -72,6 +72,7 @@ struct Sums {
 
 const Kernels kPortable = {
     "portable",  gemm,        pack,        multiply,    multiply,      multiply, table_sums, planes,   unplanes,
-    shift_right, wrap_truncate, combine, cross_share, shift_share, round_shift, to_octets, from_octets, encode16, encode32, encode64};
+    shift_right, wrap_truncate, combine, cross_share, shift_share, round_shift, to_octets, from_octets, encode16, encode32, encode64,
+    nullptr};
 
 }  // namespace moiety

@@ -1,15 +1,16 @@
 """A plan takes the form of a step that its link carries soonest, and says so."""
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
-from moiety.compile import program
+from moiety.compile import points, program
 from moiety.compile.choose import seconds
 from moiety.compile.forms import STEPS
 from moiety.compile.model import compile_model
-from moiety.compile.plan import Plan
-from moiety.engine.effort import Effort
+from moiety.compile.plan import Node, Plan
+from moiety.engine.effort import Effort, measure
 from moiety.engine.timing import predict
 from moiety.errors import ConfigError
 from moiety.mpc import rep3
@@ -80,19 +81,38 @@ def test_a_layer_of_a_transformer_in_all_forms(llama) -> None:
     made = {link: compiled(Block(llama), torch.randn(1, 6, 16), link=LINKS[link]) for link in LINKS}
     assert all(case.error() < 4e-3 for case in made.values())
     slow, thin = (program.costs(made[link].plan) for link in ("slow", "thin"))
-    assert slow.rounds <= thin.rounds - 4
+    assert slow.rounds <= thin.rounds - 5
     assert slow.total_bytes > thin.total_bytes
 
 
-def test_a_product_is_computed_where_it_need_not_be_raised() -> None:
-    made = {link: compiled(Scores(), torch.randn(1, 4, 8), link=LINKS[link]) for link in LINKS}
-    assert all(case.error() < 2e-3 for case in made.values())
-    slow, thin = ([node.params for node in made[link].plan.nodes if node.op == "linear"] for link in ("slow", "thin"))
-    assert [(w["width"], w["bits"]) for w in slow] == [(40, 40)] * 2
-    assert [(w["width"], w["bits"]) for w in thin] == [(24, 40)] * 2
-    step, few, many = STEPS["wide"]
-    chosen = {link: next(iter(c.seconds)) for link, case in made.items() for c in case.plan.choices if c.step == step}
-    assert chosen == {"slow": few, "thin": many}
+def by_points(case: Case) -> list[bool]:
+    return ["points" in node.params for node in case.plan.nodes if node.op == "table"]
+
+
+@pytest.mark.parametrize("llama", [False, True])
+def test_look_ups_by_point_functions_where_a_round_takes_long(llama) -> None:
+    torch.manual_seed(0)
+    near, far = (compiled(Block(llama), torch.randn(1, 6, 16), link=link) for link in ("lan", "20ms,1Gbit"))
+    assert not any(by_points(near))
+    assert any(by_points(far))
+    assert far.error() < 4e-3
+    chosen = {next(iter(choice.seconds)) for choice in far.plan.choices if choice.step == points.STEP}
+    assert points.FEW in chosen
+    without = msgspec.structs.replace(far.plan, nodes=tuple(stripped(node) for node in far.plan.nodes))
+    without = msgspec.structs.replace(without, waves=program.wave_table(program.costs(without)))
+    assert program.costs(far.plan).rounds < program.costs(without).rounds
+    soon, late = (predict(plan, net("20ms,1Gbit"), measure(plan)).seconds for plan in (far.plan, without))
+    assert soon < late, "what it computes included, as measured here"
+
+
+def stripped(node: Node) -> Node:
+    return Node(node.op, node.inputs, {key: value for key, value in node.params.items() if key != "points"})
+
+
+def test_many_look_ups_stay_one_hots() -> None:
+    """Of 2^17 values the keys would take longer than a round does."""
+    few, many = (compiled(nn.Tanh(), torch.randn(n), link="20ms,1Gbit", check_ranges=False) for n in (1 << 6, 1 << 17))
+    assert (by_points(few), by_points(many)) == ([True], [False])
 
 
 def test_what_was_chosen_arrives_sooner_by_forecast(cases) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpc_flips import COPIES, FAR, balance, copies, tiled
 from mpc_ops import CASES, TABLES, WINDOW, F
 from mpc_pads import Unpadded, check_pads, record
-from mpc_runs import held, opened, received, run, shapes, share, share_bits
+from mpc_runs import held, opened, received, run, shapes, share, share_bits, told_alike
 
 from moiety.errors import ProtocolMisuse
 from moiety.mpc import lockstep, matrix, rep3
@@ -235,6 +235,15 @@ def test_rule_18_what_the_dealer_deals_for_is_numbered_by_slots():
 @every
 def test_rule_14_only_the_order_of_a_shuffled_list_is_opened_to_evaluators(name):
     assert bool(record(CASES[name].op, *CASES[name].inputs(1)).opened) == (name == "top")
+
+
+@every
+def test_rule_19_only_keys_of_point_functions_are_told_both_evaluators(name):
+    found = run(CASES[name].op, *CASES[name].inputs(1))
+    told = [word.spec.shape for word in found.dealt if id(word.value) in told_alike(found)]
+    assert bool(told) == (name in ("points", "wide_points"))
+    drawn = [(a, spec) for a, spec in shapes(CASES[name].op, *CASES[name].inputs(1))[1].draws if a.kind == Kind.POINT_KEY]
+    assert len(told) == 6 * len(drawn), "the key of a look-up, and two kinds of corrections, to either"
 
 
 @every

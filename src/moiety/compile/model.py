@@ -13,6 +13,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
     forms,
     narrow,
     passes,
+    points,
     program,
     rules_arithmetic,
     rules_attention,
@@ -180,7 +181,7 @@ def finish(builder: Builder, captured: Captured, public: Mapping[str, Any], **fu
         **further,
     )
     plan = passes.merge_truncations(draft, builder.truncations, builder.options.failure_budget)
-    plan = passes.reveal_last(passes.prune(_narrowed(plan, builder)))
+    plan = points.chosen(passes.reveal_last(passes.prune(_narrowed(plan, builder))), builder.options.link)
     plan = msgspec.structs.replace(plan, leakage=_leakage(plan, builder.disclosed))
     return msgspec.structs.replace(plan, waves=program.wave_table(program.costs(plan)))
 

@@ -16,6 +16,7 @@ from moiety.mpc.functions import clamp as clamp_
 from moiety.mpc.functions import convolve, equal, maximum, puma, puma_root, ranges, squares
 from moiety.mpc.functions import factor as factor_
 from moiety.mpc.functions import one_hot as one_hot_
+from moiety.mpc.functions import points as points_
 from moiety.mpc.functions import relu as relu_
 from moiety.mpc.functions import top as top_
 from moiety.mpc.functions.bits import size
@@ -181,18 +182,22 @@ async def spread(party: Party, x: Share) -> Share:
 
 
 @op
-async def table(party: Party, x: Share, *levels: Words, windows: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
+async def table(
+    party: Party, x: Share, *levels: Words, windows: tuple[int, ...], fraction: int, bits: int = 64, points: bool = False
+) -> Share:
     """A function by tables of coefficients (degree + 1, cells), finest level first; ``windows`` has four integers a level.
 
     One level: 2 rounds. With more, a range too wide for uniform cells is served without a comparison: a coarser level is zero in
     its first cells, and its ``inside`` table is one exactly there. Finer levels cover those cells with room to spare, and what
     they yield elsewhere is multiplied by zero: ``value = coarse + inside * finer``, one more round a level. The result's ring has ``bits``.
+    By ``points`` (:mod:`~moiety.mpc.functions.points`) all look-ups together take 1 round instead of 2.
     """
     spans = [Window(*windows[4 * i : 4 * i + 4]) for i in range(len(levels))]
     for span, words in zip(spans, levels, strict=True):
         _check_span(span, words)
     asked = [[Table(words, fraction)] if i == 0 else [Table(words, fraction), _inside(words)] for i, words in enumerate(levels)]
-    found = await together(party, *(lookup(party, x, window, tables, bits) for window, tables in zip(spans, asked, strict=True)))
+    look = points_.lookup if points else lookup
+    found = await together(party, *(look(party, x, window, tables, bits) for window, tables in zip(spans, asked, strict=True)))
     value: Share = found[0][0]
     for coarse, inside in found[1:]:
         value = coarse + await rep3.product(party, inside, value)

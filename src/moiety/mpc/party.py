@@ -5,6 +5,8 @@ Pads, widths and addresses belong to this class, so that every op is clean by co
 * a word to P1 is padded by key B, a word to P2 by key A: never by a key that its receiver holds;
 * a pad has the full width of the ring in which the word travels, and is drawn at an address used nowhere else;
 * P0 only deals: nothing here lets it receive from P1 or P2.
+
+What :meth:`Party.deal_alike` tells both evaluators has no such pad: who calls it argues what may be in it.
 """
 
 from collections.abc import Callable
@@ -31,6 +33,9 @@ class Kind(IntEnum):
     INPUT_MASK = 7
     PERMUTATION = 8
     SHUFFLE_PAD = 9
+    POINT_ROOT = 10
+    POINT_KEY = 11
+    POINT_CORRECTION = 12
 
 
 class Key(IntEnum):
@@ -165,6 +170,23 @@ class Party:
                 return self._dealer.take(self.role, address, spec) if self.role is receiver else self._own(key, address, spec)
         return None
 
+    def deal_alike(self, kind: Kind, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64) -> Words | None:
+        """P0 tells both evaluators ``make()``, which only P0 calls, as it is; all three return it, others None.
+
+        Unlike what :meth:`deal` yields this is no share: either evaluator may know it.
+        """
+        spec, addresses = Spec(shape, bits), {role: self.scope.address(kind) for role in (Role.P1, Role.P2)}
+        if self.role in addresses:
+            return self._dealer.take(self.role, addresses[self.role], spec)
+        if self.role is not Role.P0:
+            return None
+        value = make()
+        if value.shape != shape:
+            raise ProtocolMisuse(f"dealt value has shape {value.shape}, the op announced {shape}")
+        for receiver, address in addresses.items():
+            self._dealer.put(receiver, address, spec, value)
+        return value
+
     async def swap(self, *mine: Words | None, specs: tuple[Spec, ...]) -> list[Words]:
         """P1 and P2 exchange one array for each spec, reduced to its ring, in one wave; the others are silent and get an empty list."""
         if not self.evaluates:
@@ -240,6 +262,10 @@ class ShapeParty(Party):
         receiver = to or receiver_of(address)
         self.draws.append((address, spec))
         self.dealt.append((address, Word(Role.P0, receiver, spec)))
+        return None
+
+    def deal_alike(self, kind: Kind, shape: tuple[int, ...], make: Callable[[], Words], bits: int = 64) -> Words | None:
+        self.dealt += [(self.scope.address(kind), Word(Role.P0, role, Spec(shape, bits))) for role in (Role.P1, Role.P2)]
         return None
 
     async def swap(self, *mine: Words | None, specs: tuple[Spec, ...]) -> list[Words]:

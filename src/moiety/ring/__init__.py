@@ -5,6 +5,7 @@
 | ``fixed`` | ``encode``, ``decode``: reals to words and back |
 | ``prg`` | ``Prg``, ``derive``: addressed randomness, key derivation |
 | ``kernels`` | products, table sums, bit planes, truncation; native when built, numpy otherwise |
+| ``points`` | ``point_keys``, ``point_sums``: distributed point functions, summed with tables |
 | ``gpu`` | ``Device``: the products on a CUDA device, the same words |
 | ``elementwise`` | sums, products and shifts of shares, one pass over memory each |
 | ``wire`` | ``to_octets``, ``from_octets``: words of small rings as they travel |
@@ -35,6 +36,7 @@ from moiety.ring.kernels import (
     wrap_truncate,
 )
 from moiety.ring.memory import keep_freed
+from moiety.ring.points import point_keys, point_sums
 from moiety.ring.prg import Prg, derive
 from moiety.ring.wire import from_octets, to_octets
 
@@ -60,6 +62,8 @@ __all__ = [
     "packed",
     "picked",
     "planes",
+    "point_keys",
+    "point_sums",
     "round_shift",
     "shift_right",
     "shift_share",

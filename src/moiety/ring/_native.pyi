@@ -46,3 +46,15 @@ def encode32(
 def encode64(
     values: NDArray[np.float64], gain: NDArray[np.float32], fraction: int, also: NDArray[np.uint64], out: NDArray[np.uint64]
 ) -> int: ...
+def has_aes() -> bool: ...
+def point_sums(
+    key: NDArray[np.uint8],
+    roots: NDArray[np.uint64],
+    steps: NDArray[np.uint64],
+    last: NDArray[np.uint64],
+    index: NDArray[np.uint64],
+    local: NDArray[np.uint64],
+    tables: NDArray[np.uint64],
+    lead: bool,
+    out: NDArray[np.uint64],
+) -> None: ...

@@ -242,3 +242,8 @@ def _encode(values: NDArray[Any], fraction: int, also: Words, out: Words) -> int
     words = np.rint(np.ldexp(np.where(fits, values, 0.0).astype(np.float64), fraction)).astype(np.int64).view(np.uint64)
     out[:, :columns] += also[:, :columns] + words
     return int(values.size - np.sum(fits))
+
+
+def has_aes() -> bool:
+    """Whether ``point_sums`` is among these kernels: without the processor's AES it is done in :mod:`moiety.ring.points`."""
+    return False

@@ -13,12 +13,15 @@ from mpc_runs import Op, Parts, run
 from numpy.typing import NDArray
 
 from moiety.mpc import lockstep
+from moiety.mpc.functions import points
 from moiety.mpc.functions.bits import BitShare
 from moiety.mpc.party import Party
 from moiety.mpc.rounds import Role, Spec, Words, together
 from moiety.mpc.share import Share
 
 COPIES = 10_000
+KEY = Spec((points.KEY_OCTETS,), 8)
+"""One for all copies, told as it was drawn."""
 FAR = 7.6
 """In standard deviations. By Hoeffding a fair bit is further off with a probability of at most 2 exp(-7.6^2 / 2) = 6e-13."""
 
@@ -74,7 +77,7 @@ def _messages(transcript: lockstep.Transcript) -> Iterator[tuple[Words, int]]:
     for words in (transcript.dealt, *transcript.waves):
         alike: dict[tuple[Role, Role, Spec], list[Words]] = {}
         for word in words:
-            if word.receiver in (Role.P1, Role.P2):
+            if word.receiver in (Role.P1, Role.P2) and word.spec != KEY:
                 alike.setdefault((word.sender, word.receiver, word.spec), []).append(word.value)
         yield from ((np.stack(values), spec.bits) for (_, _, spec), values in alike.items())
 

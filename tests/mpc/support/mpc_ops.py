@@ -16,6 +16,7 @@ from moiety.mpc.functions import (
     equal,
     maximum,
     one_hot,
+    points,
     puma,
     puma_root,
     ranges,
@@ -102,6 +103,12 @@ async def _looked_up_factor(party: Party, x: Share, y: Share) -> Share:
     return await ops.multiply_factor(party, found, y.narrowed(44), drop=F, width=20, bits=30)
 
 
+async def _wide_points(party: Party, x: Share) -> Share:
+    fine, coarse = TABLES[2].coefficients, np.where(np.arange(32) < 4, np.uint64(0), TABLES[2].coefficients)
+    windows = (*WINDOW, *WINDOW._replace(cell_bits=F - 2))
+    return await ops.table(party, x, fine, coarse, windows=windows, fraction=10, bits=40, points=True)
+
+
 async def _lookup(party: Party, x: Share) -> list[Share]:
     return await table.lookup(party, x, WINDOW, [TABLES[2], TABLES[2]])
 
@@ -179,6 +186,8 @@ CASES = {
     "input": Case(_input, _reals(5, 3)),
     "lookup": Case(_lookup, _reals(9)),
     "lookup_in_another_ring": Case(lambda party, x: table.lookup(party, x.narrowed(24), WINDOW, [TABLES[2]], 40), _reals(9)),
+    "points": Case(lambda party, x: points.lookup(party, x, WINDOW, [TABLES[1]] * 2, 40), _reals(9)),
+    "wide_points": Case(_wide_points, _reals(9)),
     "looked_up_factor": Case(_looked_up_factor, _two((4, 1), (4, 3))),
     "lookup_linear": Case(_lookup_linear, _reals(9)),
     "sign16": Case(lambda party, x: compare.sign(party, x.low_bits(4, 16), 16), _reals(21)),

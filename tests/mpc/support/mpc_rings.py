@@ -173,7 +173,7 @@ async def two_one_hots(party: Party, x: Share, y: Share) -> None:
     """The first message of two look-ups, at two plan nodes that both deal it to P2."""
     for wire, node in ((x, 0), (y, 3)):
         party.scope = Scope((node,))
-        split = table._Split.of(wire, table.Window(0, 0, 0, 3))
+        split = table.Split.of(wire, table.Window(0, 0, 0, 3), wire.bits)
         party.deal((x.shape[0], 1), split.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
 
 

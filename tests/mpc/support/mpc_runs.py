@@ -133,6 +133,11 @@ def received(transcript: lockstep.Transcript, role: Role) -> Iterator[Word]:
     yield from (word for words in (transcript.dealt, *transcript.waves) for word in words if word.receiver is role)
 
 
+def told_alike(transcript: lockstep.Transcript) -> set[int]:
+    """Identities of the words that P0 told both evaluators: corrections and keys of point functions, which have no pads."""
+    return {value for value, count in Counter(id(word.value) for word in transcript.dealt).items() if count > 1}
+
+
 def frame(transcript: lockstep.Transcript, role: Role) -> Words:
     """All bits that a role received, end to end: of a word as many as its ring has, plane by plane."""
     parts = [_bits(np.ascontiguousarray(word.value), word.spec.bits) for word in received(transcript, role)]

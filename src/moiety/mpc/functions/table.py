@@ -93,8 +93,12 @@ async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]
     each table ``B`` dealt, ``2 B (d + 1)`` and ``2 B`` exchanged. Nothing is revealed; see ``docs/security/table.md``.
     """
     bits = bits or x.bits
-    found = await lookup_shares(party, x, window, tables, bits)
-    out = await reshare(party, found, (len(tables), *x.shape), 0, bits)  # one round for all tables
+    return await masked(party, await lookup_shares(party, x, window, tables, bits), x.shape, tables, bits)
+
+
+async def masked(party: Party, found: Words | None, shape: tuple[int, ...], tables: Sequence[Table], bits: int) -> list[Share]:
+    """What was looked up in each table, additive shares (tables, *shape), under fresh masks: 1 round for all."""
+    out = await reshare(party, found, (len(tables), *shape), 0, bits)
     return [out.map(lambda part, i=i: part[i]).as_fraction(t.fraction) for i, t in enumerate(tables)]  # type: ignore[misc]
 
 
@@ -123,11 +127,9 @@ class Begun(NamedTuple):
 
 def begin(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int) -> Begun:
     """Deal the one-hot of x's mask and its sign, and sum the tables' cells: 0 rounds. The selectors end with this function."""
-    if window.bits > x.bits or not 1 <= bits <= 64:
-        raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
     degree = len(tables[0].coefficients) - 1
     count = math.prod(x.shape)
-    part = _Split.of(x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64)), window)
+    part = Split.of(x, window, bits)
     selectors = party.deal((count, (1 << window.index_bits) // 8), part.one_hot, 8, kind=Kind.ONE_HOT, xor=True)
     signed = part.signed_powers(selectors, degree) if party.helps and selectors is not None else []
 
@@ -162,7 +164,7 @@ def _inner(left: Iterable[Words], right: Iterable[Words]) -> Words:
     return total
 
 
-class _Split(NamedTuple):
+class Split(NamedTuple):
     """High and low bits of what a role holds: of the public m at P1 and P2, of the mask l at P0."""
 
     high: Words | None
@@ -170,7 +172,11 @@ class _Split(NamedTuple):
     cells: int
 
     @classmethod
-    def of(cls, x: Share, window: Window) -> "_Split":
+    def of(cls, x: Share, window: Window, bits: int) -> "Split":
+        """Of x within the window, for a look-up into a ring of ``bits``."""
+        if window.bits > x.bits or not 1 <= bits <= 64:
+            raise ProtocolMisuse(f"{x!r} does not hold the {window.bits} bits that a window reads, or {bits} bits are no ring")
+        x = x.plus_public(np.asarray(-window.low, np.int64).astype(np.uint64))
         held = x.masked if x.masked is not None else x.mask
         if held is None:
             return cls(None, None, 1 << window.index_bits)
