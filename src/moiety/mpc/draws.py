@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from moiety import ring
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Address, Spec, Words
@@ -14,9 +16,14 @@ class KeyedDraws:
         self._streams = {key: ring.Prg(secret[:16]) for key, secret in keys.items()}
 
     def words(self, key: Key, address: Address, spec: Spec) -> Words:
-        """Uniform words at this address; uint8 for octets, else uint64."""
+        """Uniform over the ring at this address; uint8 for octets, else uint64."""
         stream = self._streams[key]
-        return stream.octets(address.nonce(), spec.shape) if spec.bits == 8 else stream.words(address.nonce(), spec.shape)
+        if spec.bits == 8:
+            return stream.octets(address.nonce(), spec.shape)
+        words = stream.words(address.nonce(), spec.shape)
+        if spec.bits < 64:
+            words &= np.uint64((1 << spec.bits) - 1)
+        return words
 
     def __repr__(self) -> str:
         return f"<KeyedDraws {'+'.join(key.name for key in self._streams)}>"

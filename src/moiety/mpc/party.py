@@ -49,7 +49,7 @@ class Key(IntEnum):
 
 
 class Draws(Protocol):
-    """Addressed randomness: the same (key, address) gives every holder of the key the same words."""
+    """Addressed randomness: the same (key, address) gives every holder of the key the same elements of the ring of ``spec``."""
 
     def words(self, key: Key, address: Address, spec: Spec) -> Words: ...
 
@@ -95,7 +95,7 @@ class Party:
         return self.role is Role.P1
 
     def _own(self, key: Key, address: Address, spec: Spec) -> Words:
-        return wrap(self._draws.words(key, address, spec), spec.bits)
+        return self._draws.words(key, address, spec)
 
     def draw(self, kind: Kind, shape: tuple[int, ...], bits: int = 64, *, xor: bool = False) -> Words | None:
         """A fresh mask: P1's part from key A, P2's from key B, P0 gets their sum (or xor). Others get None."""

@@ -7,6 +7,7 @@ Every protocol here is semi-honest; its simulator is written down in ``docs/secu
 import hashlib
 import math
 from collections.abc import Callable, Coroutine
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -290,14 +291,14 @@ async def share_input(party: Party, value: Words | None, shape: tuple[int, ...],
     if party.role is Role.CLIENT:
         if value is None or value.shape != shape:
             raise ProtocolMisuse(f"the client must give words of shape {shape}")
-        m = wrap(value + masks[Key.D] + masks[Key.E], bits)
+        m = total(value + masks[Key.D], masks[Key.E], bits)
         await exchange(Round(tuple(w._replace(value=m) for w in sends)))
     elif party.evaluates:
         [masked] = await exchange(Round((), tuple(w for w in sends if w.receiver is party.role)))
     else:
         await exchange(SILENCE)
     await _agree(party, masked, digest)
-    mask = None if party.role is Role.CLIENT else wrap(np.asarray(sum(masks.values()), dtype_of(bits)), bits)
+    mask = None if party.role is Role.CLIENT else reduce(lambda one, two: total(one, two, bits), masks.values())
     return Share(shape, fraction, bits, masked, mask)
 
 
