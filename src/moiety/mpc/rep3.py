@@ -170,27 +170,39 @@ async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], f
     ``(1 - top bit of m) * top bit of l``. P0 deals k for either top bit of m, in the ``bits - width`` bits that are missing, and k is
     masked afresh. Bits an element: ``2 (bits - width)`` dealt, ``2 bits`` exchanged. P1 and P2 see padded words, P0 nothing.
     """
-    one, two = (None if part is None else part.astype(np.uint64) for part in party.draw_each(Kind.OUT_MASK, shape, width))
+    one, two = (None if part is None else part.astype(np.uint64, copy=False) for part in party.draw_each(Kind.OUT_MASK, shape, width))
     own = one if two is None else two if one is None else one + two
     mine = None if additive is None or own is None else total(additive, own, width).astype(dtype_of(width), copy=False)
     del additive
     words = await party.swap(mine, specs=(Spec(shape, width),))
     extra, offset, by = bits - width, np.uint64(1 << (width - 2)), np.uint64(width)
-    carry = party.deal(shape, lambda: _bit(one + two, width, extra), extra)  # type: ignore[operator]
-    turn = party.deal(shape, lambda: _bit(one + two, width, extra) + _bit(one + two, width - 1, extra), extra)  # type: ignore[operator]
+    carry = party.deal(shape, lambda: _bit(own, width, extra), extra)  # type: ignore[arg-type]
+    turn = party.deal(shape, lambda: _bit(own, width, extra) + _bit(own, width - 1, extra), extra)  # type: ignore[arg-type]
     lifted = wraps = None
     if words and mine is not None:
-        lifted = wrap(mine.astype(np.uint64) + words[0] + offset, width)
-        wraps = carry if carry is None or turn is None else np.where(_bit(lifted, width - 1, 64), carry, turn)
+        lifted = np.asarray(np.add(mine, words[0], dtype=np.uint64))
+        lifted = _reduced(np.add(lifted, offset, out=lifted), width)
+        wraps = carry if carry is None or turn is None else np.where(lifted >= np.uint64(1 << (width - 1)), carry, turn)
     high = await reshare(party, wraps, shape, 0, extra)
-    masked = None if lifted is None or high.masked is None else wrap(lifted - offset + (high.masked.astype(np.uint64) << by), bits)
-    mask = None if own is None or high.mask is None else wrap(own + (high.mask.astype(np.uint64) << by), bits)
+    masked = None if lifted is None or high.masked is None else _joined(np.subtract(lifted, offset, out=lifted), high.masked, by, bits)
+    mask = None if own is None or high.mask is None else _joined(own, high.mask, by, bits)
     return Share(shape, fraction, bits, masked, mask)
+
+
+def _joined(low: Words, high: Words, by: np.uint64, bits: int) -> Words:
+    """``low + 2^by high`` in Z_2^bits."""
+    out = np.asarray(np.left_shift(high, by, dtype=np.uint64))
+    return _reduced(np.add(out, low, out=out), bits)
+
+
+def _reduced(words: Words, bits: int) -> Words:
+    """As :func:`wrap`, in place."""
+    return words if bits == 64 else np.bitwise_and(words, np.uint64((1 << bits) - 1), out=words)
 
 
 def _bit(words: Words, place: int, bits: int) -> Words:
     """One bit of every word as an element of Z_2^bits."""
-    return (words.astype(np.uint64) >> np.uint64(place) & np.uint64(1)).astype(dtype_of(bits))
+    return (words.astype(np.uint64, copy=False) >> np.uint64(place) & np.uint64(1)).astype(dtype_of(bits), copy=False)
 
 
 def plus(party: Party, share: Words | None, bias: Share | None, fraction: int) -> Words | None:
