@@ -49,6 +49,8 @@ def test_what_does_not_fit_is_refused():
     x = share([1], F)
     with pytest.raises(ProtocolMisuse, match="one degree"):
         run(points.lookup, x, window=WINDOW, tables=[TABLES[1], TABLES[2]])
+    with pytest.raises(ProtocolMisuse, match="below 6"):
+        shapes(points.lookup, x, window=WINDOW, tables=[table.Table(np.zeros((7, 32), np.uint64), 0)])
     with pytest.raises(ProtocolMisuse, match="does not hold"):
         run(points.lookup, x, window=WINDOW._replace(drop=60), tables=[TABLES[1]])
 

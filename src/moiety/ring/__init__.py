@@ -36,11 +36,12 @@ from moiety.ring.kernels import (
     wrap_truncate,
 )
 from moiety.ring.memory import keep_freed
-from moiety.ring.points import point_keys, point_sums
+from moiety.ring.points import MOST_WORDS, point_keys, point_sums
 from moiety.ring.prg import Prg, derive
 from moiety.ring.wire import from_octets, to_octets
 
 __all__ = [
+    "MOST_WORDS",
     "PANEL",
     "Packed",
     "Prg",

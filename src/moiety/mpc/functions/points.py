@@ -35,8 +35,8 @@ async def lookup(party: Party, x: Share, window: Window, tables: Sequence[Table]
 def lookup_shares(party: Party, x: Share, window: Window, tables: Sequence[Table], bits: int) -> Words | None:
     """As :func:`lookup`, but additive shares (tables, *x.shape), None where this role has none: 0 rounds."""
     parts, count = len(tables[0].coefficients), math.prod(x.shape)
-    if any(len(table.coefficients) != parts for table in tables):
-        raise ProtocolMisuse("tables that share point functions have polynomials of one degree")
+    if parts > ring.MOST_WORDS or any(len(table.coefficients) != parts for table in tables):
+        raise ProtocolMisuse(f"tables that share point functions have polynomials of one degree, below {ring.MOST_WORDS}")
     split, depth = Split.of(x, window, bits), window.index_bits - 1
     roots = party.draw_each(Kind.POINT_ROOT, (count, 2))
     drawn = party.draw_for(Role.P1, Kind.POINT_KEY, (KEY_OCTETS,), 8)
