@@ -72,6 +72,11 @@ def receiver_of(address: Address) -> Role:
     return Role.P2 if ones % 2 == 0 else Role.P1
 
 
+@lru_cache(maxsize=1 << 12)
+def _expected(sender: Role, receiver: Role, specs: tuple[Spec, ...]) -> tuple[Word, ...]:
+    return tuple([Word(sender, receiver, spec) for spec in specs])
+
+
 class Party:
     """One role of one run. ``scope`` is set by the scheduler around every step."""
 
@@ -192,13 +197,12 @@ class Party:
         if not self.evaluates:
             await exchange(SILENCE)
             return []
-        other = Role.P2 if self.leads else Role.P1
-        send = []
+        other, send = Role.P2 if self.role is Role.P1 else Role.P1, []
         for spec, value in zip(specs, mine, strict=True):
             if value is None or value.shape != spec.shape or value.dtype != dtype_of(spec.bits):
                 raise ProtocolMisuse(f"an op announced {spec} but speaks {None if value is None else (value.shape, value.dtype)}")
-            send.append(Word(self.role, other, spec, value))
-        return await exchange(Round(tuple(send), tuple(Word(other, self.role, spec) for spec in specs)))
+            send.append(Word(self.role, other, spec, wrap(value, spec.bits)))
+        return await exchange(Round(tuple(send), _expected(other, self.role, specs)))
 
     async def tell(self, sender: Role, value: Words | None, spec: Spec) -> Words | None:
         """One evaluator speaks to the other, in one wave; both get the array, the others are silent and get None."""

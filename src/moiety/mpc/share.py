@@ -5,7 +5,7 @@ Helper form of 2-of-3 replicated sharing: ``x = m - l1 - l2 (mod 2^bits)``. P1 a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
@@ -30,14 +30,18 @@ def wrap(words: Words, bits: int) -> Words:
     return words if bits in (8, 64) else words & _LOW[bits]
 
 
+ONE_PASS: Final = 2048
+"""Elements from which one native pass takes less than numpy's two, which need fewer checks."""
+
+
 def total(a: Words, b: Words, bits: int) -> Words:
-    """``a + b`` in Z_2^bits, reduced in the same pass over memory."""
-    return ring.add(a, b, bits) if bits != 8 else np.add(a, b)
+    """``a + b`` in Z_2^bits; of many elements reduced in the same pass over memory."""
+    return ring.add(a, b, bits) if a.size >= ONE_PASS and bits != 8 else wrap(np.add(a, b), bits)
 
 
 def difference(a: Words, b: Words, bits: int) -> Words:
-    """``a - b`` in Z_2^bits, reduced in the same pass over memory."""
-    return ring.subtract(a, b, bits) if bits != 8 else np.subtract(a, b)
+    """``a - b`` in Z_2^bits; of many elements reduced in the same pass over memory."""
+    return ring.subtract(a, b, bits) if a.size >= ONE_PASS and bits != 8 else wrap(np.subtract(a, b), bits)
 
 
 def extended(words: Words | None, bits: int) -> Words | None:
@@ -152,13 +156,14 @@ class Share(Opaque):
             return self
         if not bits < self.bits:
             raise ProtocolMisuse(f"{self!r} cannot be read in a ring of {bits} bits; widen it by a protocol")
-        return replace(self.map(lambda part: wrap(part.astype(dtype_of(bits), copy=False), bits)), bits=bits)
+        masked, mask = (None if part is None else wrap(part.astype(dtype_of(bits), copy=False), bits) for part in (self.masked, self.mask))
+        return Share(self.shape, self.fraction, bits, masked, mask)
 
     def unreduced(self, bits: int) -> "Share":
         """As :meth:`narrowed`, but with what lies above the ring left in the words: for sums and products that are reduced themselves
         before anything of them leaves this party."""
         alike = bits <= self.bits and dtype_of(bits) is dtype_of(self.bits)
-        return replace(self, bits=bits) if alike else self.narrowed(bits)
+        return Share(self.shape, self.fraction, bits, self.masked, self.mask) if alike else self.narrowed(bits)
 
     def low_bits(self, drop: int, bits: int) -> "Share":
         """``floor(x / 2^drop) + {0, 1}`` in the ring Z_2^bits: local, since reduction is a homomorphism (rounding of the mask)."""
