@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from moiety.compile import program
+from moiety.compile import program, rehearse, signature
+from moiety.compile.client import prepare_client
 from moiety.compile.plan import Node, Plan
 from moiety.errors import PlanError, PlanMismatch
+from moiety.mpc import lockstep
+from moiety.mpc.rounds import Role
 
 from .support import Case, compiled
 
@@ -33,6 +36,31 @@ def at(plan: Plan, op: str) -> int:
 
 def test_the_table_is_what_the_program_says(case: Case) -> None:
     assert program.wave_table(program.check_waves(case.plan).costs) == case.plan.waves
+
+
+def test_the_client_alone_says_and_hears_what_it_would_following_the_plan(case: Case) -> None:
+    plan, found = case.plan, program.check_waves(case.plan)
+    waves = sum(1 for wave in found.costs.waves if wave.spoken)
+    whole, alone = program.prepare(plan), prepare_client(plan, found, waves)
+    assert not any(alone.inputs)
+
+    def drive(client: program.Prepared) -> lockstep.Transcript:
+        sources = rehearse.Sources(plan, case.compiled.weights, signature.encode_inputs(plan, (torch.ones(2, 4),), {}), 0, {}, True)
+        members = dict.fromkeys(Role, whole) | {Role.CLIENT: client}
+        return lockstep.run({role: lambda party: members[party.role].schedule(party, sources.at(party)).run() for role in Role})
+
+    one, two = drive(whole), drive(alone)
+    assert [[(w.sender, w.receiver, w.spec, w.value.tobytes()) for w in wave] for wave in one.waves] == [
+        [(w.sender, w.receiver, w.spec, w.value.tobytes()) for w in wave] for wave in two.waves
+    ]
+    expected, heard = one.results[Role.CLIENT], two.results[Role.CLIENT]
+    assert heard.keys() == expected.keys()
+    assert all((heard[i] == expected[i]).all() for i in heard)
+
+
+def test_a_client_that_nothing_is_opened_to_follows_the_whole_plan(case: Case) -> None:
+    found = program.check_waves(case.plan)
+    assert prepare_client(case.plan, found._replace(opened={}), found.costs.rounds).inputs == program.prepare(case.plan).inputs
 
 
 @pytest.mark.parametrize("change", [lambda w: w[:-1], lambda w: (*w, w[0]), lambda w: (w[0], w[2], w[1], *w[3:]), lambda w: ()])

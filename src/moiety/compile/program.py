@@ -191,13 +191,14 @@ class Held(NamedTuple):
 class Driven(NamedTuple):
     """A plan that was driven on shapes. ``held``: at every wave; ``kept``: the shapes of what outlives a run, by node.
 
-    ``order``: all nodes as they start, in a run too.
+    ``order``: all nodes as they start, in a run too. ``opened``: the shares that are revealed, by node.
     """
 
     costs: Costs
     held: list[Held]
     kept: dict[int, Any]
     order: tuple[int, ...]
+    opened: dict[int, Share]
 
 
 class _Measured(Schedule):
@@ -211,9 +212,12 @@ class _Measured(Schedule):
         self._drawn: Counter[int] = Counter()
         self.held: list[Held] = []
         self.order: list[int] = []
+        self.opened: dict[int, Share] = {}
 
     def _start(self, i: int) -> list[int]:
         self.order.append(i)
+        if self._plan.nodes[i].op == "reveal":
+            self.opened[i] = self.values[self._steps[i].inputs[0]]
         return super()._start(i)
 
     def spoken(self) -> dict[int, int]:
@@ -258,7 +262,7 @@ def drive(plan: Plan, limit: float = math.inf) -> Driven:
 
     results, found = drive_on_shapes(start, lambda: holder[0].spoken())
     holder[0].spoken()  # what was held after the last wave
-    return Driven(found, holder[0].held, results, tuple(holder[0].order))
+    return Driven(found, holder[0].held, results, tuple(holder[0].order), holder[0].opened)
 
 
 def layers(plan: Plan, order: Iterable[int]) -> tuple[str, ...]:

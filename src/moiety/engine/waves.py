@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from moiety.compile import program
+from moiety.compile.client import prepare_client
 from moiety.compile.forecast import run_bytes
 from moiety.compile.plan import LINKS, Plan
 from moiety.mpc.cost import Link, Wave
@@ -93,6 +94,7 @@ def bind(plan: Plan, role: Role, found: program.Driven) -> Bound:
     entries = tuple(_entry(role, number, wave, labels, len(costs.waves)) for number, wave in enumerate(costs.waves))
     last = costs.waves[-1] if costs.waves else None
     tail = last is not None and not last.spoken and all(sender is Role.P0 for sender, _ in last.links)
+    spoken = len(costs.waves) - tail
     constants = tuple(np.frombuffer(c.data, "<u8").reshape(c.shape) for c in plan.constants)
     rows = tuple(found.kept[s.write].shape[s.axis] if s.write >= 0 else 0 for s in plan.states)
     return Bound(
@@ -100,13 +102,13 @@ def bind(plan: Plan, role: Role, found: program.Driven) -> Bound:
         plan.hash,
         role,
         entries,
-        len(costs.waves) - tail,
+        spoken,
         costs.rounds,
         constants,
         rows,
         run_bytes(found, role),
         program.layers(plan, found.order),
-        program.prepare(plan),
+        prepare_client(plan, found, spoken) if role is Role.CLIENT else program.prepare(plan),
     )
 
 
