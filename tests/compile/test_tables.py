@@ -132,7 +132,7 @@ def test_no_smaller_table_would_do() -> None:
     for f, reach in itertools.product(SMOOTH, (1.0, 6.0, 20.0)):
         span, wanted = Span(-reach, reach, 2.0**-28), Wanted(2.0**-11)
         [level] = choose(f, span, 32, wanted).levels
-        smaller = [choose.__wrapped__(f, span, 32, Wanted(wanted.error * scale)).levels[0].window.index_bits for scale in (1.0, 8.5)]
+        smaller = [choose(f, span, 32, Wanted(wanted.error * scale)).levels[0].window.index_bits for scale in (1.0, 8.5)]
         assert smaller[0] == level.window.index_bits
         assert smaller[1] <= max(4, level.window.index_bits - 1)
 

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 from moiety.compile.builder import Options
 from moiety.compile.calibrate import Range, Ranges, calibrate, calibrate_each, join, sites
 from moiety.compile.capture import Captured, capture
+from moiety.compile.garbage import uncollected
 from moiety.compile.later import Later
 from moiety.compile.lower import RULES
 from moiety.compile.model import Draft
@@ -77,6 +78,7 @@ class _Decoder(torch.nn.Module):
         return (out.logits[:, -1], *cache.new)
 
 
+@uncollected()
 def compile_decoder(
     model: Any,
     *,

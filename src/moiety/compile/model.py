@@ -35,6 +35,7 @@ from moiety.compile import (  # noqa: F401  (importing them registers the rules)
 from moiety.compile.builder import Builder, Options
 from moiety.compile.calibrate import Ranges, calibrate, join
 from moiety.compile.capture import Captured, capture, flatten
+from moiety.compile.garbage import uncollected
 from moiety.compile.hold import hold
 from moiety.compile.later import Later
 from moiety.compile.lower import RULES, Lowering
@@ -84,6 +85,7 @@ class Draft:
         """As ``lowering``, of another class."""
         return kind(self.captured, self.ranges, self.options, public=self.public, **self.settings)
 
+    @uncollected()
     def compiled(self) -> Compiled:
         """The plan, with its weights."""
         lowering = self.lowering()
@@ -107,6 +109,7 @@ def compile_model(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping
     return draft(model, args, kwargs, **options).compiled()
 
 
+@uncollected()
 def draft(
     model: torch.nn.Module,
     args: tuple[Any, ...],

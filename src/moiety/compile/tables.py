@@ -75,7 +75,6 @@ class Choice(NamedTuple):
     error: float
 
 
-@functools.lru_cache(maxsize=4096)
 def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
     """The smallest table of ``f`` on ``span``; several levels where one would need more than 2^13 cells.
 
@@ -84,6 +83,17 @@ def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
     where = f"{getattr(f, '__name__', 'a function')} on [{span.low:g}, {span.high:g}]"
     if not span.low < span.high or not max(abs(span.low), abs(span.high)) / span.unit < 2.0**ROOM:
         raise PlanError(f"no table for {where} in units of {span.unit:.3g}: the range is empty or leaves the ring")
+    found = _best(f, span, fraction, wanted)
+    if found.error <= wanted.error:
+        return found
+    raise PlanError(
+        f"no table reaches an error of {wanted.error:g} for {where} (best {found.error:.2g}); narrow the range or relax the error"
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _best(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
+    """The smallest table that serves, of several levels if it must be; else the best of one level."""
     found = _smallest(f, span, fraction, wanted)
     if found.error <= wanted.error:
         return found
@@ -92,9 +102,7 @@ def choose(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
             several = _levels(f, span, fraction, wanted, index_bits, count)
             if several is not None:
                 return several
-    raise PlanError(
-        f"no table reaches an error of {wanted.error:g} for {where} (best {found.error:.2g}); narrow the range or relax the error"
-    )
+    return found
 
 
 def _smallest(f: Function, span: Span, fraction: int, wanted: Wanted) -> Choice:
@@ -125,7 +133,9 @@ def _best_resolution(f: Function, covered: Span, used: Span, fraction: int, want
     for window in _windows(f, used, fraction, wanted, covered, index_bits)[:3]:
         table = _fitted(f, covered, window, fraction, wanted.degree)
         if table is not None:
-            error = max(_error(f, window, table, used, wanted, ahead) for ahead in (0, 1))
+            error = _error(f, window, table, used, wanted, 0)
+            if error < best.error:
+                error = max(error, _error(f, window, table, used, wanted, 1))
             if error < best.error:
                 best = Choice((Level(window, table),), error)
             if error <= wanted.error:
