@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from moiety.compile import points, program
+from moiety.compile.builder import Builder, Options
 from moiety.compile.choose import seconds
 from moiety.compile.forms import STEPS
 from moiety.compile.model import compile_model
@@ -72,6 +73,13 @@ def test_a_plan_says_what_was_chosen_and_why(cases) -> None:
         assert Plan.decode(case.plan.encode()).choices == case.plan.choices
         places = [choice.places for choice in case.plan.choices if choice.step == STEPS["factors"][0]]
         assert places == [2], "both norms, which are alike"
+
+
+def test_steps_of_equal_cost_are_one_choice_of_several_places() -> None:
+    builder = Builder(Options(), {})
+    for size in (3, 3, 4):
+        builder.form("step", {"a form": lambda party, size=size: rep3.reshare(party, None, (size,), 0)})
+    assert [(choice.places, choice.whole) for choice in builder.choices] == [(2, False), (1, False)]
 
 
 @pytest.mark.parametrize("llama", [False, True])

@@ -71,9 +71,7 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "checks_ranges": found.flag >= 0,
         "prediction": prediction,
         "lookups": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.lookups],
-        "choices": [
-            dict(zip(("module", "step", "link", "seconds", "places"), msgspec.to_builtins(one), strict=True)) for one in found.choices
-        ],
+        "choices": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.choices],
         "modules": tree(found, net, efforts, depth),
         "promise": PROMISE,
         "leakage": found.leakage,
@@ -117,18 +115,18 @@ def _print(console: Console, title: str, found: dict[str, Any]) -> None:
 def _chosen(choices: list[dict[str, Any]]) -> list[str]:
     """What was chosen for the link, how often, and what the forms would take there in all these places, or what that saves the run."""
     lines = []
-    places: dict[tuple[str, str], list[dict[str, float]]] = {}
+    alone: dict[tuple[str, str], list[tuple[dict[str, float], int]]] = {}
     for one in choices:
-        if one["places"]:
+        if one["whole"]:
             form, *_ = one["seconds"]
             chosen, other = one["seconds"].values()
             saved = f"{other - chosen:.3f} s"
             lines.append(f"{one['step']}: {form}, {one['places']} times from {one['module'] or 'the model'} on (saves {saved})")
             continue
-        places.setdefault((one["step"], next(iter(one["seconds"]))), []).append(one["seconds"])
-    for (step, form), each in places.items():
-        sums = ", ".join(f"{name} {sum(seconds[name] for seconds in each):.3f} s" for name in each[0])
-        lines.append(f"{step}: {form}, {len(each)} times ({sums})")
+        alone.setdefault((one["step"], next(iter(one["seconds"]))), []).append((one["seconds"], one["places"]))
+    for (step, form), each in alone.items():
+        sums = ", ".join(f"{name} {sum(seconds[name] * places for seconds, places in each):.3f} s" for name in each[0][0])
+        lines.append(f"{step}: {form}, {sum(places for _, places in each)} times ({sums})")
     return lines
 
 

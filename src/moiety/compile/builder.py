@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 
@@ -303,9 +304,13 @@ class Builder:
 
     def form(self, step: str, forms: Mapping[str, Form]) -> str:
         """The form of a step that the link carries soonest; the plan keeps why."""
-        found = compared(self.options.link, forms)
-        self.choices.append(Choice(self.module, step, self.options.link.name, found))
-        return next(iter(found))
+        made = Choice(self.module, step, self.options.link.name, compared(self.options.link, forms))
+        alike = next((i for i, one in enumerate(self.choices) if (one.step, one.seconds) == (made.step, made.seconds)), None)
+        if alike is None:
+            self.choices.append(made)
+        else:
+            self.choices[alike] = msgspec.structs.replace(self.choices[alike], places=self.choices[alike].places + 1)
+        return next(iter(made.seconds))
 
     def range_of(self, site: str) -> Range:
         """Calibrated range of an operation. Raises PlanError when calibration never reached it."""

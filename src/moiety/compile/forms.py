@@ -86,7 +86,7 @@ def decided(plan: Plan, shapes: Shapes, narrowed: Narrowed, link: Net) -> Plan:
         without = seconds(plain)
         if without != best:  # else the link does not tell them apart
             found = {few: best, many: without} if best < without else {many: without, few: best}
-            choices.append(Choice(plan.modules[nodes[0]], step, link.name, found, len(nodes)))
+            choices.append(Choice(plan.modules[nodes[0]], step, link.name, found, len(nodes), whole=True))
         if without <= best:
             forms, now, best = others, plain, without
     return msgspec.structs.replace(now, choices=(*plan.choices, *choices))

@@ -120,14 +120,16 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True):
 class Choice(msgspec.Struct, frozen=True, array_like=True):
     """A step that has several forms: where, which, for what link, and the seconds that each takes there, the chosen one first.
 
-    With ``places``, those of the whole run without its computing, if so many steps alike, of which ``module`` has the first, take a form.
+    ``places``: how many steps alike, of which ``module`` has the first, take it. ``whole``: they decide together, and the seconds are
+    those of the whole run without its computing.
     """
 
     module: str
     step: str
     link: str
     seconds: dict[str, float]
-    places: int = 0
+    places: int = 1
+    whole: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def chosen(plan: Plan, link: Net) -> Plan:
     for nodes in _alike(plan, shapes):
         took = _seconds(plan, shapes, points | nodes, link)
         found = {FEW: took, MANY: best} if took < best else {MANY: best, FEW: took}
-        choices.append(Choice(plan.modules[min(nodes)], STEP, link.name, found, len(nodes)))
+        choices.append(Choice(plan.modules[min(nodes)], STEP, link.name, found, len(nodes), whole=True))
         if took < best:
             points, best = points | nodes, took
     return msgspec.structs.replace(_by_points(plan, points), choices=tuple(choices))
