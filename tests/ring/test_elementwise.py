@@ -1,6 +1,7 @@
 """Sums, products and shifts of shares, and words as octets, against Python integers, for every implementation."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moiety import ring
-from moiety.errors import ProtocolMisuse
+from moiety.errors import ConfigError, ProtocolMisuse
+from moiety.ring import kernels
 
 SIZES = (0, 1, 7, 8, 9, 63, 65, 2047, 2048, 2049, 5000)
 each_isa = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,3 +99,11 @@ def test_misuse_is_refused() -> None:
         ring.add(words, words.astype(np.int64), 64)
     with pytest.raises(ProtocolMisuse, match="no words of 5"):
         ring.from_octets(np.zeros(9, np.uint8), 40)
+
+
+@pytest.mark.skipif(ring.isas() == ("numpy",), reason="no kernels were compiled")
+def test_kernels_of_an_older_source_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = vars(kernels._native)
+    monkeypatch.setattr(kernels, "_native", SimpleNamespace(**{name: f for name, f in built.items() if name != "to_octets"}))
+    with pytest.raises(ConfigError, match="older than this source and lack to_octets"):
+        kernels._refuse_older()

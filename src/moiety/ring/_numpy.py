@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from moiety.ring.fixed import HEADROOM
+from moiety.ring.fixed import HEADROOM, reals
 
 Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
@@ -216,11 +216,6 @@ def _add_by_limbs(left: list[NDArray[np.float64]], right: list[NDArray[np.float6
 def encode16(values: NDArray[np.uint16], gain: NDArray[np.float32], fraction: int, also: Words, out: Words) -> int:
     """As ``encode32``, of the bits of bfloat16."""
     return encode32(reals(values), gain, fraction, also, out)
-
-
-def reals(values: NDArray[Any]) -> NDArray[Any]:
-    """The values themselves; of uint16, the numbers whose bfloat16 they are."""
-    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32) if values.dtype == np.uint16 else values
 
 
 def encode32(values: NDArray[np.float32], gain: NDArray[np.float32], fraction: int, also: Words, out: Words) -> int:

@@ -1,5 +1,7 @@
 """Fixed point: real numbers as words of Z_2^64 with ``fraction`` fractional bits, in two's complement."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +25,11 @@ def encode(values: ArrayLike, fraction: int) -> NDArray[np.uint64]:
     if numbers.dtype.kind == "f":
         return _encode_floats(numbers.astype(np.float64), fraction)
     return _encode_integers(numbers, fraction)
+
+
+def reals(values: NDArray[Any]) -> NDArray[Any]:
+    """The values themselves; of uint16, the numbers whose bfloat16 they are."""
+    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32) if values.dtype == np.uint16 else values
 
 
 def decode(words: NDArray[np.uint64], fraction: int) -> NDArray[np.float64]:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moiety.errors import ProtocolMisuse
+from moiety.errors import ConfigError, ProtocolMisuse
 from moiety.ring import _numpy, fixed, prg
 from moiety.ring._numpy import PANEL, Octets, Words
 from moiety.ring.gpu import Device
@@ -165,7 +165,7 @@ def encode_onto(values: NDArray[Any], fraction: int, also: Words, out: Words, *,
         encoded = fixed.encode(values if gain is None else values * factors[:, None].astype(np.float64), fraction)
         out[:, : values.shape[1]] += also[:, : values.shape[1]] + encoded
     elif add(values, factors, fraction, also, out):
-        reals = _numpy.reals(values)
+        reals = fixed.reals(values)
         fixed.encode(reals if gain is None else reals * factors[:, None], fraction)  # says what is wrong
 
 
@@ -263,7 +263,7 @@ def features() -> dict[str, str]:
     return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"prg": prg.BACKEND}
 
 
-def backend() -> Any:
+def backend() -> ModuleType:
     """The module that serves kernels now: the native one, or the numpy one with the same functions."""
     return _backend
 
@@ -291,14 +291,22 @@ def use(isa: str) -> Iterator[None]:
         _select(before)
 
 
+def _refuse_older() -> None:
+    """Kernels of another version of this source would fail, or mean something else, in the middle of a run."""
+    ours = [name for name, f in vars(_numpy).items() if isinstance(f, FunctionType) and f.__module__ == _numpy.__name__]
+    lacking = [] if _native is None else [name for name in ours if name[0] != "_" and not hasattr(_native, name)]
+    if lacking:
+        names = ", ".join(lacking)
+        raise ConfigError(f"the compiled kernels are older than this source and lack {names}; run 'make setup' or install moiety again")
+
+
 def _select(isa: str) -> None:
     global _isa, _backend
     if isa not in isas():
         raise ProtocolMisuse(f"no {isa!r} kernels here; this build and processor have {', '.join(isas())}")
     if isa != "numpy" and _native is not None:
         _native.select(isa)
-    # numpy serves what a build older than this source lacks
-    _backend = _numpy if isa == "numpy" else SimpleNamespace(**(vars(_numpy) | vars(_native)))
+    _backend = _numpy if isa == "numpy" else _native
     _isa = isa
 
 
@@ -346,5 +354,6 @@ def aligned(shape: tuple[int, ...]) -> Words:
 
 _device: Device | None = None
 _isa = "numpy"
-_backend: ModuleType | SimpleNamespace = _numpy
+_backend: ModuleType = _numpy
+_refuse_older()
 _select(isas()[0])
