@@ -93,8 +93,10 @@ class Supplier:
                     while (want := feed.wanted(self._stopping.is_set)) is not None:
                         feed.stream(want, [self._names[name] for name in self._order(want.plan)])
                         self.passes += 1
-                except InputError as error:
-                    session.session.abort(error.code, str(error))  # whose run it is can do nothing about it, but should know
+                except MoietyError as error:
+                    self._settle(False)  # before anybody hears of it: who does, may ask at once whether it serves again
+                    if isinstance(error, InputError):  # whose run it is can do nothing about it, but should know
+                        session.session.abort(error.code, str(error))
                     raise
 
     def _order(self, plan: str) -> tuple[str, ...]:
