@@ -90,7 +90,7 @@ def test_errors_of_answers() -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    material.write(WORKLOADS[NAME], tmp_path / "job", 2)
+    material.write(WORKLOADS[NAME], tmp_path / "job")
     return tmp_path / "job"
 
 
@@ -115,7 +115,7 @@ def test_what_a_side_says_is_read(job: Path) -> None:
     taken = take("peer", [sys.executable, "-c", code], job, BUILD)
     assert taken.max_error == pytest.approx(0.5)
     assert taken.measured.wall_s == 2.0
-    assert (taken.workload, taken.side, taken.runs) == (NAME, "peer", 2)
+    assert (taken.workload, taken.side, taken.runs) == (NAME, "peer", WORKLOADS[NAME].runs)
 
 
 def test_moiety_against_torch(store: Store, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_peer_where_it_is_installed(name: str, sent: int, tmp_path: Path) -> N
     peer = PEERS[name]
     if not peer.installed(peers.folder()):
         pytest.skip(f"{peer.title} is not installed; `moiety bench relu-1e5 --peer {name}` installs it")
-    material.write(WORKLOADS["relu-1e5"], tmp_path / "job", 1)
+    material.write(WORKLOADS["relu-1e5"], tmp_path / "job")
     taken = sides.take(name, peer.line(peers.folder()), tmp_path / "job", BUILD)
     assert taken.measured.sent_bytes == sent
     assert taken.max_error < 1e-4

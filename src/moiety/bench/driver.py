@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from moiety.bench import machine, peers
 from moiety.bench.peers import OURS, PEERS, NoEnvironment, Peer
@@ -15,9 +15,6 @@ from moiety.bench.results import Store
 from moiety.bench.sides import Turn, TurnFailed, printed, take
 from moiety.bench.workloads import WORKLOADS, Workload
 from moiety.errors import ConfigError
-
-PASSES: Final = 2
-"""Runs of a turn in the same processes: one to warm up, at every side, and one that counts."""
 
 Tell = Callable[[str], None]
 T = TypeVar("T")
@@ -65,7 +62,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="moiety-job-") as folder:
             job = Path(folder)
             try:
-                printed(workload.title, [sys.executable, "-m", "moiety.bench.material", workload.name, folder, str(PASSES)])
+                printed(workload.title, [sys.executable, "-m", "moiety.bench.material", workload.name, folder])
             except TurnFailed as error:
                 self._failed(str(error))
                 return

@@ -17,6 +17,8 @@ class Job(msgspec.Struct, frozen=True):
     family: str
     settings: dict[str, Any]
     runs: int
+    counted: int
+    """How many of the last runs count."""
 
 
 def read(folder: Path) -> Job:

@@ -41,20 +41,20 @@ def tokens(workload: Workload, tokenizer: Any) -> torch.Tensor:
     return torch.tensor([tokenizer(text)["input_ids"][: workload.shapes[0][1]]])
 
 
-def write(workload: Workload, folder: Path, runs: int) -> None:
+def write(workload: Workload, folder: Path) -> None:
     """The job, and ``reference.npy``: its output in float64."""
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         if workload.kind == MODULE:
             made, given = module(workload), inputs(workload, ASKED)
-            job = Job(workload.name, made.family, dict(made.settings), runs)
+            job = Job(workload.name, made.family, dict(made.settings), workload.runs, workload.counted)
             arrays = {f"w.{name}": array for name, array in made.arrays().items()}
             arrays |= {f"x.{i}": made.given(x) for i, x in enumerate(given)}
             stored: dict[str, Any] = {name: np.ascontiguousarray(array.numpy()) for name, array in arrays.items()}
             np.savez(folder / "arrays.npz", **stored)
             reference = made.double()(*(x.double() for x in given))
         else:
-            job = Job(workload.name, "", {}, runs)
+            job = Job(workload.name, "", {}, workload.runs, workload.counted)
             reference = _logits(workload)
     np.save(folder / "reference.npy", reference.numpy())
     (folder / "job.json").write_bytes(msgspec.json.encode(job))
@@ -68,4 +68,4 @@ def _logits(workload: Workload) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    write(WORKLOADS[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3]))
+    write(WORKLOADS[sys.argv[1]], Path(sys.argv[2]))

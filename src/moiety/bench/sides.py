@@ -26,7 +26,7 @@ class TurnFailed(RuntimeError):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a side says. Its ``walls`` are runs one after the other in the same processes, of which the first warms up."""
+    """What a side says. Its ``walls`` are runs one after the other in the same processes, of which the first warm up."""
 
     walls: tuple[float, ...]
     cpu_s: tuple[float, ...]
@@ -86,6 +86,8 @@ def take(side: str, command: Sequence[str], job: Path, build: str, *, latest_s: 
             raise TurnFailed(f"{side} ended with {lines[-1][-TELLING:]!r}, which is no result: {error}") from None
         output = np.load(Path(out) / "output.npy", allow_pickle=False)
     described = jobs.read(job)
+    if told.steady == 1:  # else it chose itself
+        told = msgspec.structs.replace(told, steady=max(1, min(described.counted, len(told.walls) - 1)))
     wrong = jobs.error(np.load(job / "reference.npy", allow_pickle=False), output)
     return Turn(described.workload, side, build, described.runs, began, load, machine.Usage.now().others(before), told, wrong)
 

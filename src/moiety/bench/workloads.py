@@ -27,6 +27,17 @@ class Workload:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the compiler that differ from the default, so that fixed point is as fine as the peers'."""
 
+    @property
+    def runs(self) -> int:
+        """Of a turn, in the same processes: some that warm up, and those that count."""
+        return 8 if self.micro else 2
+
+    @property
+    def counted(self) -> int:
+        """How many of the last runs count, by their median. A single operation's milliseconds differ from run to run, and its first runs
+        still look for memory."""
+        return 5 if self.micro else 1
+
 
 def _networks() -> Any:
     from moiety.bench import networks  # loads PyTorch
