@@ -46,6 +46,19 @@ def test_matrix_products_at_public_places():
         run(lambda party, a, b: ops.matmul(party, a, b, places + np.uint64(1)), share(x), share(y))
 
 
+@pytest.mark.parametrize(("x", "y"), [((2, 3, 4), (4, 5)), ((3, 1, 4, 6), (2, 6, 5)), ((7, 2), (1, 2, 9)), ((1, 4), (4, 30))])
+def test_places_are_found_a_piece_at_a_time(monkeypatch, x, y):
+    left, right = whole(*x), whole(*y)
+    product = left @ right
+    monkeypatch.setattr(rep3, "PIECE", 12)
+    made = []
+    monkeypatch.setattr(rep3.ring, "matmul", lambda a, b: (made.append(a.shape[-2] * b.shape[-1]), a @ b)[1])
+    for count in (0, 1, 40):
+        places = GENERATOR.integers(0, product.size, count, np.uint64)
+        assert np.array_equal(rep3.matmul_at(places).apply(left, right), product.ravel()[places])
+    assert max(made) <= max(12, y[-1])
+
+
 def test_dot_products():
     x, y = whole(5, 6), whole(5, 6)
     assert np.array_equal(opened(run(lambda party, a, b: rep3.product(party, a, b, rep3.DOT), share(x), share(y))), (x * y).sum(-1))

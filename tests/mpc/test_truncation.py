@@ -193,7 +193,7 @@ def test_a_product_whose_dealt_part_is_coarser_than_its_result_breaks_the_law(mo
 
 
 @pytest.mark.parametrize("node", [0, 1])
-@pytest.mark.parametrize(("width", "bits"), [(44, 64), (20, 40), (20, 64), (44, 24), (16, 16)])
+@pytest.mark.parametrize(("width", "bits"), [(44, 64), (20, 40), (20, 64), (44, 24), (16, 16), (5, 8)])
 def test_rescale_into_another_ring_holds_to_its_borders(width, bits, node):
     top = 1 << (min(width, bits) - 2)
     z = np.concatenate([np.repeat([-top << DROP, 0, (top << DROP) - 1], 2000), np.random.default_rng(3).integers(-top, top, COUNT) << DROP])

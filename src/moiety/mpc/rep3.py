@@ -39,8 +39,14 @@ MATMUL = Bilinear(ring.matmul, _matmul_shape)
 DOT = Bilinear(lambda x, y: (x * y).sum(-1, dtype=x.dtype), lambda x, y: np.broadcast_shapes(x, y)[:-1])
 
 
+PIECE = 1 << 20
+"""Elements of a product that are made at once where only some of them are wanted."""
+
+
 def matmul_at(places: Words) -> Bilinear:
-    """A matrix product of which only public places are wanted: a list of these elements of the flattened result."""
+    """A matrix product of which only public places are wanted: these elements of the flattened result, in the shape of ``places``."""
+    flat = places.ravel()
+    order = None if bool((flat[1:] >= flat[:-1]).all()) else np.argsort(flat, kind="stable")
 
     def shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
         whole = _matmul_shape(x, y)
@@ -48,7 +54,40 @@ def matmul_at(places: Words) -> Bilinear:
             raise ProtocolMisuse(f"a place lies outside {whole}, the product of {x} and {y}")
         return places.shape
 
-    return Bilinear(lambda x, y: ring.matmul(x, y).ravel()[places], shape)
+    def apply(x: Words, y: Words) -> Words:
+        if order is None:
+            return _products_at(x, y, flat).reshape(places.shape)
+        out = np.empty(flat.shape, x.dtype)
+        out[order] = _products_at(x, y, flat[order])
+        return out.reshape(places.shape)
+
+    return Bilinear(apply, shape)
+
+
+def _products_at(x: Words, y: Words, places: Words) -> Words:
+    """Elements of the flattened ``x @ y``, in ascending places. No more than a piece of the product is ever there, none without a place."""
+    shape = _matmul_shape(x.shape, y.shape)
+    axis = next((i for i, length in enumerate(shape[:-1]) if length > 1), None)
+    if axis is None or math.prod(shape) <= PIECE:
+        return ring.matmul(x, y).ravel()[places]
+    each = math.prod(shape[axis + 1 :])
+    step, found = max(1, PIECE // each), [np.empty(0, x.dtype)]
+    for start in range(0, shape[axis], step):
+        low, high = np.searchsorted(places, np.array([start, start + step], np.uint64) * np.uint64(each))
+        if low < high:
+            left = _along(x, axis - len(shape), start, step)
+            right = y if axis == len(shape) - 2 else _along(y, axis - len(shape), start, step)
+            found.append(_products_at(left, right, places[low:high] - np.uint64(start * each)))
+    return np.concatenate(found)
+
+
+def _along(x: Words, axis: int, start: int, step: int) -> Words:
+    """A part of x along an axis, counted from the last; all of it where that is broadcast."""
+    if x.ndim < -axis or x.shape[axis] == 1:
+        return x
+    index: Any = (..., slice(start, start + step), *[slice(None)] * (-axis - 1))
+    part: Words = x[index]
+    return part
 
 
 async def reshare(party: Party, additive: Words | None, shape: tuple[int, ...], fraction: int, bits: int = 64) -> Share:
@@ -244,7 +283,7 @@ def lift_share(party: Party, x: Share, bits: int) -> Words | None:
     As in :func:`wrap_truncate_share`, with l itself dealt in the large ring. Where that is no wider, x need not be bounded.
     """
     width, extra = x.bits, max(0, bits - x.bits)
-    low = party.deal(x.shape, lambda: wrap(x.mask.astype(dtype_of(bits)), min(width, bits)), bits)  # type: ignore[union-attr]
+    low = party.deal(x.shape, lambda: wrap(x.mask, min(width, bits)).astype(dtype_of(bits)), bits)  # type: ignore[arg-type]
     top = party.deal(x.shape, lambda: _bit(x.mask, width - 1, extra), extra) if extra else None  # type: ignore[arg-type]
     if low is None or not party.evaluates or x.masked is None:
         return None

@@ -49,7 +49,7 @@ class Spec(NamedTuple):
     @property
     def passing_bytes(self) -> int:
         """What it takes while it is sent or received: in memory, and on the wire where that is another form."""
-        return self.memory_bytes + (0 if self.memory_bytes == self.nbytes else self.nbytes)
+        return self.memory_bytes + (0 if self.bits in (8, 64) else self.nbytes)
 
 
 class Word(NamedTuple):
