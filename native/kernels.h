@@ -1,5 +1,5 @@
 // The kernels of Z_2^64 as a table of functions, one table per instruction set. Plain pointers and sizes; the callers in
-// moiety/ring/kernels.py have checked every shape. All matrices are row-major.
+// moiety/ring have checked every shape. All matrices are row-major.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The Python module: arrays in, arrays out, no policy. Shapes are checked in moiety/ring/kernels.py.
+// The Python module: arrays in, arrays out, no policy. Shapes are checked by its callers in moiety/ring.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -44,10 +44,10 @@ std::vector<const Kernels*> usable() {
 #ifdef MOIETY_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2")) {
     found.push_back(&kAvx512);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes")) found.push_back(&kAvx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(&kAvx2);
 #endif
   found.push_back(&kPortable);
   return found;
@@ -205,7 +205,13 @@ Index encode64(const Strided<double>& values, const Gain& gain, int fraction, co
   return encode(kernels().encode64, values, gain, fraction, also, out);
 }
 
-bool has_aes() { return kernels().point_sums != nullptr; }
+bool has_aes() {
+#ifdef MOIETY_X86
+  return kernels().point_sums != nullptr && __builtin_cpu_supports("aes");
+#else
+  return false;
+#endif
+}
 
 void point_sums(const Array<const Octet, 1>& key, const In<2>& roots, const In<3>& steps, const In<3>& last, const In<1>& index,
                 const In<1>& local, const In<3>& tables, bool lead, const Out<2>& out) {

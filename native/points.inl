@@ -80,7 +80,8 @@ void grow_tree(const Cipher& cipher, Index depth, const __m128i* steps, __m128i*
   }
 }
 
-// Word p of all leaves, two to a node, into words[p * size ...].
+// Word p of all leaves, two to a node, into words[p * size ...]. Four nodes at once: of two nodes, two more are read and the four
+// words behind them written, in a part that comes next.
 void convert_nodes(const Cipher& cipher, Index nodes, Index parts, const __m128i* node, const __m128i* last, Word* words) {
   constexpr int kAtOnce = 4;
   for (Index part = 0; part < parts; ++part) {
@@ -119,8 +120,8 @@ void point_sums(Index rows, Index size, Index parts, Index tables, const Octet* 
   for (Index t = 0; t < parts * tables; ++t) {
     for (Index x = 0; x < 2 * size; ++x) turned[2 * size * t + x] = table[size * t + ((2 * size - x) & (size - 1))];
   }
-  __m128i* nodes = reinterpret_cast<__m128i*>(scratch(kSlotRows, size));
-  Word* words = scratch(kSlotPanel, size * parts);
+  __m128i* nodes = reinterpret_cast<__m128i*>(scratch(kSlotRows, size < 8 ? 8 : size));
+  Word* words = scratch(kSlotPanel, size * parts + 4);
   for (Index row = 0; row < rows; ++row) {
     const __m128i root = seed_of(_mm_loadu_si128(reinterpret_cast<const __m128i*>(roots + 2 * row)));
     _mm_store_si128(nodes, _mm_or_si128(root, _mm_set_epi64x(0, lead ? 0 : 1)));

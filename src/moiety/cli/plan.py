@@ -50,7 +50,7 @@ def _titled(programs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
     """Everything that is known of a plan."""
-    from moiety.engine.cost import PROMISE, cost
+    from moiety.engine.cost import cost
     from moiety.engine.effort import measure
     from moiety.engine.timing import predict
     from moiety.engine.tree import tree
@@ -73,7 +73,7 @@ def as_data(found: "Plan", net: "Net", depth: int) -> dict[str, Any]:
         "lookups": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.lookups],
         "choices": [dict(zip(one.__struct_fields__, msgspec.to_builtins(one), strict=True)) for one in found.choices],
         "modules": tree(found, net, efforts, depth),
-        "promise": PROMISE,
+        "promise": costs.promise,
         "leakage": found.leakage,
     }
 

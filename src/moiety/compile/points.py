@@ -2,7 +2,8 @@
 
 A look-up that is no factor takes two rounds, by a one-hot; by point functions (:mod:`moiety.mpc.functions.points`) one, for several times
 as many dealt bytes and work that grows with its cells. Results are the same. As in :mod:`.forms` all places alike take the same form, and
-the whole run is played on the link: first without, then, one kind of look-ups after another, with them.
+the whole run is played on the link: first with them, then, one kind of look-ups after another, without. The other way about, look-ups of
+two kinds that share their rounds would each seem to gain nothing.
 """
 
 import math
@@ -29,14 +30,16 @@ def chosen(plan: Plan, link: Net) -> Plan:
     """A pruned plan whose look-ups are by point functions where that is faster; it says why (``choices``)."""
     if link.delay_s < FAR_S:
         return plan
-    shapes, points, choices = program.shapes(plan), frozenset[int](), list(plan.choices)
+    shapes, choices = program.shapes(plan), list(plan.choices)
+    kinds = _alike(plan, shapes)
+    points = frozenset[int]().union(*kinds)
     best = _seconds(plan, shapes, points, link)
-    for nodes in _alike(plan, shapes):
-        took = _seconds(plan, shapes, points | nodes, link)
-        found = {FEW: took, MANY: best} if took < best else {MANY: best, FEW: took}
+    for nodes in kinds:
+        took = _seconds(plan, shapes, points - nodes, link)
+        found = {MANY: took, FEW: best} if took <= best else {FEW: best, MANY: took}
         choices.append(Choice(plan.modules[min(nodes)], STEP, link.name, found, len(nodes), whole=True))
-        if took < best:
-            points, best = points | nodes, took
+        if took <= best:
+            points, best = points - nodes, took
     return msgspec.structs.replace(_by_points(plan, points), choices=tuple(choices))
 
 

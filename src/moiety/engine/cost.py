@@ -15,6 +15,12 @@ from moiety.mpc.rounds import Role
 PROMISE = "semi-honest: private while at most one of the three compute parties is corrupted, follows the protocol, and none collude"
 
 
+def promise(plan: Plan) -> str:
+    """What running the plan promises, and what it takes for granted beyond the usual."""
+    by_points = any(node.params.get("points") for node in plan.nodes)
+    return PROMISE + ("; its look-ups by point functions take AES for an ideal cipher" if by_points else "")
+
+
 class ModuleCost(NamedTuple):
     """What one module of the user's model adds. Modules share rounds, so these do not add up to the plan's.
 
@@ -38,6 +44,7 @@ class Cost:
     forecast_bytes: dict[str, int]
     expected_failures: float
     leakage: tuple[str, ...]
+    promise: str
     errors: dict[str, float | None]
     """By output: the largest absolute error against float to expect, None where none is stated."""
     seconds: float | None = None
@@ -64,7 +71,7 @@ class Cost:
         for module in self.modules:
             tables = "; ".join(described(module.tables))
             yield f"  {module.name:<{width}}  {module.rounds:>5} rounds  {_size(module.payload_bytes):>10}  {tables}".rstrip()
-        yield PROMISE
+        yield self.promise
         for line in self.leakage:
             yield f"leakage: {line}"
 
@@ -91,7 +98,9 @@ def cost(plan: Plan, report: RunReport | None = None) -> Cost:
     forecast = {role.name: peak for role, peak in peak_bytes(plan).items()}
     times = _times(report) if report is not None else (None, None, None, None)
     errors = {output.name: output.error for output in plan.outputs}
-    return Cost(found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, errors, *times)
+    return Cost(
+        found.rounds, sum(sent.values()), sent, modules, forecast, plan.expected_failures, plan.leakage, promise(plan), errors, *times
+    )
 
 
 @dataclass(slots=True)

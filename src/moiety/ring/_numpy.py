@@ -1,6 +1,6 @@
 """The kernels in plain numpy: the reference for the native ones and the fallback where they are not built.
 
-Every function fills an array that ``kernels`` has allocated and checked; ``_native`` has the same signatures.
+The functions fill arrays that their callers in this room have allocated and checked; ``_native`` has the same signatures.
 """
 
 import sys

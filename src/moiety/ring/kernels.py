@@ -260,7 +260,8 @@ def features() -> dict[str, str]:
     """Which implementation serves each kernel now, and which form of the generator: for reports, not for decisions."""
     names = ("matmul", "multiply", "table_sums", "flip", "picked", "planes", "unplanes", "shift_right", "wrap_truncate", "elementwise")
     products = {} if _device is None else dict.fromkeys(("matmul", "multiply"), _device.name)
-    return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"prg": prg.BACKEND}
+    points = _isa if _backend.has_aes() else "openssl"
+    return {"isa": _isa} | dict.fromkeys(names, _isa) | products | {"points": points, "prg": prg.BACKEND}
 
 
 def backend() -> ModuleType:

@@ -49,6 +49,8 @@ def point_keys(key: Octets, roots: tuple[Words, Words], place: Words, values: Wo
     (N, index_bits - 1, 2) and of the words at its leaves (N, P, 2).
     """
     _check(key, (*roots, place[:, None], values.T), len(place), len(values), index_bits)
+    if place.size and int(place.max()) >> index_bits:
+        raise ProtocolMisuse(f"a place is not below 2^{index_bits}")
     hashed, depth = _Hash(key), index_bits - 1
     nodes = [_seed(root) | _low(np.uint64(holder)) for holder, root in enumerate(roots)]
     steps = np.empty((len(place), depth, 2), np.uint64)
@@ -89,6 +91,8 @@ def point_sums(key: Octets, root: Words, corrections: tuple[Words, Words], index
         raise ProtocolMisuse(f"corrections {steps.shape} and {last.shape} do not fit {len(index)} functions and tables {tables.shape}")
     if index.size and int(index.max()) >= size:
         raise ProtocolMisuse(f"an index is not below {size}")
+    if root.shape != (len(index), 2) or tables.dtype != np.uint64:
+        raise ProtocolMisuse(f"roots {root.shape} are not two words each, or tables are {tables.dtype}, not uint64")
     out = np.empty((len(tables), len(index)), np.uint64)
     native = kernels.backend()
     if native.has_aes():
