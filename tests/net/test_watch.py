@@ -42,6 +42,31 @@ def test_an_abort_elsewhere_ends_the_wait(pairs: list[Pair]) -> None:
     assert time.monotonic() - began < LONG / 3
 
 
+def test_an_abort_elsewhere_is_heard_between_short_waits(pairs: list[Pair]) -> None:
+    """Each ends by its own link before it would look at others."""
+    together(pairs)
+    [(first, theirs), (_, second), _] = pairs
+    waves, over = range(2000), threading.Event()
+
+    def speak() -> None:
+        for wave in waves:
+            theirs.send(Kind.WAVE, [b"abc"], wave=wave)
+            if over.wait(0.002):
+                return
+
+    def listen() -> None:
+        for wave in waves:
+            hear(first, wave)
+
+    second.abort("MOI-303", "it was altered")
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    with pytest.raises(AbortReceived, match=r"^it was altered"):
+        listen()
+    over.set()
+    speaker.join()
+
+
 def test_frames_elsewhere_stay_where_they_are(pairs: list[Pair]) -> None:
     together(pairs)
     for _, theirs in pairs[1:]:

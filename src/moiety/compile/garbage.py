@@ -6,17 +6,39 @@ Almost everything is freed by its count of references all the same; what is left
 """
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class _Pause:
+    """How many blocks run now, in whatever threads, and whether the search was on before the first of them."""
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._before = threading.Lock(), 0, False
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._before = gc.isenabled()
+                gc.disable()
+            self._within += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within and self._before:
+                gc.enable()
+
+
+_pause = _Pause()
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No search while the ``with`` block runs, or the function that this decorates; it is the process's, so in no thread. May be nested."""
-    before = gc.isenabled()
-    gc.disable()
+    _pause.enter()
     try:
         yield
     finally:
-        if before:
-            gc.enable()
+        _pause.leave()

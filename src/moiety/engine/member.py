@@ -202,7 +202,7 @@ class Member:
         """Set memory aside, unless there is none to spare, or something under the name: then most of the weights may be here already."""
         house = self.house
         house.directory.allow("deploy", command.model, self.session.owner)
-        if not house.store.model(command.model).weights:
+        if not command.words or not house.store.model(command.model).weights:
             nbytes = held_bytes(command.words, self.session.role, command.clear)
             self.expected.expect(nbytes, f"room for the weights of {command.model!r}")
         self._say(Fine())

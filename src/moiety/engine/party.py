@@ -205,6 +205,7 @@ class Party:
             self.log(f"{name} with {link.peer} aborts, {code}: {text}{_notes(error)}")
             self.desk.trouble(link.peer, code, text)
             (session or link).abort(code, text)
+            _forget(error)
         (session or link).close()
         with self._turn:
             self._open.pop(threading.current_thread(), None)
@@ -225,6 +226,14 @@ class Party:
             self._record("stop")
         self.audit.close()
         self.counter.close()
+
+
+def _forget(error: BaseException) -> None:
+    """Let go of what the frames of an ended session hold, a run's values too: else they stay until a search for garbage."""
+    ended: BaseException | None = error
+    while ended is not None:
+        traceback.clear_frames(ended.__traceback__)
+        ended = ended.__context__
 
 
 def _notes(error: BaseException) -> str:

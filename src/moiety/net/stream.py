@@ -222,7 +222,9 @@ class TlsStream:
             self._wait(self._readable, deadline)
             return
         self._check_open()
-        self.watch.wait(self._socket.fileno(), deadline)
+        if (descriptor := self._socket.fileno()) < 0:  # closed by another thread since
+            raise EOFError
+        self.watch.wait(descriptor, deadline)
 
     def _wait(self, poller: select.poll, deadline: float) -> None:
         self._check_open()

@@ -1,7 +1,7 @@
 """Several links that one thread serves: while it waits for one of them, it notices that another ends the run.
 
 A party that fails tells everybody, but who waits for somebody else would read the notice only at its own deadline. A watch polls
-all links at once. It looks at the header of a frame that nobody waits for yet, and leaves it where it is unless it is an abort.
+all links now and then. It looks at the header of a frame that nobody waits for yet, and leaves it where it is unless it is an abort.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 ALONE_S: Final = 0.01
-"""For so long a wait looks at its own link only. A wave mostly takes less, and a look at all links each time, with what the dealer has
-sent ahead on one of them, would cost as much as receiving; an abort is heard so much later."""
+"""For so long after a look at all links waits look at their own only. A wave mostly takes less, and a look at all links each time,
+with what the dealer has sent ahead on one of them, would cost as much as receiving; an abort is heard so much later."""
 
 
 class Watch:
@@ -27,7 +27,7 @@ class Watch:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._strict, self._attentive = strict, True
+        self._strict, self._attentive, self._looked = strict, True, 0.0
         self._poller = select.poll()
         self._alone: dict[int, select.poll] = {}
         self._readers: dict[int, FrameReader] = {}
@@ -41,8 +41,10 @@ class Watch:
 
     def wait(self, descriptor: int, deadline: float) -> None:
         """Return when this link can be read. Raises TimeoutError, or what ended another link."""
-        if self._alone[descriptor].poll(1000.0 * max(0.0, min(ALONE_S, deadline - time.monotonic()))):
+        now = time.monotonic()
+        if now - self._looked < ALONE_S and self._alone[descriptor].poll(1000.0 * max(0.0, min(ALONE_S, deadline - now))):
             return
+        self._looked = now
         if self._busy.pop(descriptor, None) is not None:
             self._poller.register(descriptor, select.POLLIN)
         self._resume()
