@@ -16,7 +16,7 @@ def prepare_client(plan: Plan, found: Driven, waves: int) -> Prepared:
     """As :func:`~moiety.compile.program.prepare`, for the client of a plan that was driven on shapes; in so many waves anybody speaks.
 
     Nodes keep their numbers, which are part of addresses; those that neither take an input nor open anything do nothing. A plan that
-    opens nothing is followed whole.
+    opens nothing, or something of no elements, is followed whole.
     """
     whole = prepare(plan)
     spoken = {i: number for number, wave in enumerate(found.costs.waves) for i in found.opened if wave.spoken.get(i)}

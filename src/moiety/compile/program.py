@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from moiety.compile.plan import LINKS, Plan, Weight
 from moiety.errors import LimitReached, PlanError, PlanMismatch
@@ -60,12 +60,15 @@ class ShapeSources:
         return self._constants[index]
 
 
+_SOURCES: Final = ("input", "weight", "state", "constant")
+"""Operations that read what the plan lists, at their ``index``."""
+
 Begin = Callable[[Party, Sources], Callable[..., Any]]
 """Of a party and its sources: what begins a node when it gets the results of its inputs; a value comes, or a coroutine."""
 
 
 class Prepared(NamedTuple):
-    """What every run of a plan does alike, at any role: its operations found, its nodes named, who reads what."""
+    """What every run of a plan does alike: its operations found, its nodes named, who reads what. At all roles but the client's."""
 
     begin: tuple[Begin, ...]
     labels: tuple[str, ...]
@@ -104,7 +107,7 @@ def start(plan: Plan, party: Party, sources: Sources, i: int) -> Callable[..., A
 
 def _begin(plan: Plan, i: int) -> Begin:
     node = plan.nodes[i]
-    index: int = node.params.get("index", 0)
+    index: int = node.params["index"] if node.op in _SOURCES else 0
     match node.op:
         case "input":
             spec = plan.inputs[index]
