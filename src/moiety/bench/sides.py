@@ -89,7 +89,7 @@ def take(side: str, command: Sequence[str], job: Path, build: str, *, latest_s: 
     if told.steady == 1:  # else it chose itself
         told = msgspec.structs.replace(told, steady=max(1, min(described.counted, len(told.walls) - 1)))
     wrong = jobs.error(np.load(job / "reference.npy", allow_pickle=False), output)
-    return Turn(described.workload, side, build, described.runs, began, load, machine.Usage.now().others(before), told, wrong)
+    return Turn(described.workload, side, build, len(told.walls), began, load, machine.Usage.now().others(before), told, wrong)
 
 
 def printed(title: str, command: Sequence[str], latest_s: float = LATEST_S) -> bytes:
