@@ -2,13 +2,13 @@
 
 A look-up that is no factor takes two rounds, by a one-hot; by point functions (:mod:`moiety.mpc.functions.points`) one, for several times
 as many dealt bytes and work that grows with its cells. Results are the same. As in :mod:`.forms` all places alike take the same form, and
-the whole run is played on the link: first with them, then, one kind of look-ups after another, without. The other way about, look-ups of
-two kinds that share their rounds would each seem to gain nothing.
+the whole run is played on the link: from none of them on with more of them, and from all of them on with fewer, for look-ups of two
+kinds that share their rounds each seem to gain nothing alone.
 """
 
 import math
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,17 +30,38 @@ def chosen(plan: Plan, link: Net) -> Plan:
     """A pruned plan whose look-ups are by point functions where that is faster; it says why (``choices``)."""
     if link.delay_s < FAR_S:
         return plan
-    shapes, choices = program.shapes(plan), list(plan.choices)
+    shapes = program.shapes(plan)
     kinds = _alike(plan, shapes)
-    points = frozenset[int]().union(*kinds)
-    best = _seconds(plan, shapes, points, link)
+
+    def seconds(points: frozenset[int]) -> float:
+        return _seconds(plan, shapes, points, link)
+
+    found = min(
+        (_searched(start, kinds, seconds) for start in (frozenset[int](), frozenset[int]().union(*kinds))), key=lambda one: one.seconds
+    )
+    tried = zip(kinds, found.tried, strict=True)
+    choices = [Choice(plan.modules[min(nodes)], STEP, link.name, took, len(nodes), whole=True) for nodes, took in tried]
+    return msgspec.structs.replace(_by_points(plan, found.points), choices=(*plan.choices, *choices))
+
+
+class _Found(NamedTuple):
+    """Which look-ups are by point functions, the run's seconds, and what either form of every kind took when it was tried."""
+
+    points: frozenset[int]
+    seconds: float
+    tried: list[dict[str, float]]
+
+
+def _searched(points: frozenset[int], kinds: Sequence[frozenset[int]], seconds: Callable[[frozenset[int]], float]) -> _Found:
+    """From ``points`` on, one kind of look-ups after another takes its other form if the run is sooner over so."""
+    best, tried = seconds(points), []
     for nodes in kinds:
-        took = _seconds(plan, shapes, points - nodes, link)
-        found = {MANY: took, FEW: best} if took <= best else {FEW: best, MANY: took}
-        choices.append(Choice(plan.modules[min(nodes)], STEP, link.name, found, len(nodes), whole=True))
-        if took <= best:
-            points, best = points - nodes, took
-    return msgspec.structs.replace(_by_points(plan, points), choices=tuple(choices))
+        now, other = (FEW, MANY) if nodes <= points else (MANY, FEW)
+        took = seconds(points ^ nodes)
+        tried.append({other: took, now: best} if took < best else {now: best, other: took})
+        if took < best:
+            points, best = points ^ nodes, took
+    return _Found(points, best, tried)
 
 
 def _seconds(plan: Plan, shapes: Sequence[tuple[int, ...]], points: Collection[int], link: Net) -> float:
