@@ -25,16 +25,16 @@ from .support import Case, compiled
 class Block(nn.Module):
     """A layer in the classic form; its weights are as large as trained ones get."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, *, causal: bool, width: int = 8) -> None:
         super().__init__()
         self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out, self.up, self.down = (nn.Linear(width, n * width) for n in (3, 1, 2, 1))
         self.down = nn.Linear(2 * width, width)
-        self.width = width
+        self.width, self.causal = width, causal
 
     def forward(self, x):
         q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in self.qkv(self.before(x)).chunk(3, -1))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2).flatten(2)
         x = x + self.out(mixed)
         return x + self.down(nn.functional.gelu(self.up(self.after(x))))
 
@@ -51,7 +51,8 @@ def convolutions() -> nn.Module:
 
 
 MODELS = {
-    "block": (Block, (2, 6, 8)),
+    "block": (lambda: Block(causal=False), (2, 6, 8)),
+    "causal block": (lambda: Block(causal=True), (2, 6, 8)),
     "convolutions": (convolutions, (1, 2, 6, 6)),
     "mlp": (lambda: nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 9), nn.SiLU(), nn.Linear(9, 3)), (4, 6)),
 }

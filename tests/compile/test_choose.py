@@ -93,6 +93,17 @@ def test_a_layer_of_a_transformer_in_all_forms(llama) -> None:
     assert slow.total_bytes > thin.total_bytes
 
 
+def test_a_product_is_computed_where_it_need_not_be_raised() -> None:
+    made = {link: compiled(Scores(), torch.randn(1, 4, 8), link=LINKS[link]) for link in LINKS}
+    assert all(case.error() < 2e-3 for case in made.values())
+    slow, thin = ([node.params for node in made[link].plan.nodes if node.op == "linear"] for link in ("slow", "thin"))
+    assert [(w["width"], w["bits"]) for w in slow] == [(40, 40)] * 2
+    assert [(w["width"], w["bits"]) for w in thin] == [(24, 40)] * 2
+    step, few, many = STEPS["wide"]
+    chosen = {link: next(iter(c.seconds)) for link, case in made.items() for c in case.plan.choices if c.step == step}
+    assert chosen == {"slow": few, "thin": many}
+
+
 def by_points(case: Case) -> list[bool]:
     return ["points" in node.params for node in case.plan.nodes if node.op == "table"]
 
