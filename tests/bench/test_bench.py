@@ -107,15 +107,16 @@ def test_a_side_that_fails(job: Path, code: str, said: str) -> None:
         take("peer", [sys.executable, "-c", code], job, BUILD, latest_s=2.0)
 
 
-def test_what_a_side_says_is_read(job: Path) -> None:
-    """It prints other things too, and its answer is compared with float64."""
-    told = msgspec.json.encode(turn("peer", 2.0).measured).decode()
+@pytest.mark.parametrize("walls", [(2.0,), (9.0, 2.0), (9.0, 9.0, 9.0, 1.0, 4.0, 2.0, 0.5, 8.0)])
+def test_what_a_side_says_is_read(job: Path, walls: tuple[float, ...]) -> None:
+    """It prints other things too, its answer is compared with float64, and of an operation the last five runs count."""
+    told = msgspec.json.encode(msgspec.structs.replace(turn("peer", 2.0).measured, walls=walls)).decode()
     wrong = "numpy.save(sys.argv[2] + '/output.npy', numpy.load(sys.argv[1] + '/reference.npy') + 0.5)"
     code = f"import sys, numpy; {wrong}; print('hello'); print({told!r})"
     taken = take("peer", [sys.executable, "-c", code], job, BUILD)
     assert taken.max_error == pytest.approx(0.5)
     assert taken.measured.wall_s == 2.0
-    assert (taken.workload, taken.side, taken.runs) == (NAME, "peer", 2)
+    assert (taken.workload, taken.side, taken.runs) == (NAME, "peer", len(walls))
 
 
 def test_moiety_against_torch(store: Store, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import torch
 import moiety
 from moiety.bench import interval, jobs, material
 from moiety.bench.sides import Measured
-from moiety.bench.workloads import DECODE, MODULE, PROMPT, TOKENS, WORKLOADS, Workload
+from moiety.bench.workloads import DECODE, MODULE, PROMPT, WORKLOADS, Workload
 from moiety.compile import decoder, signature
 from moiety.compile.builder import Options
 from moiety.compile.model import Compiled, compile_model
@@ -77,9 +77,9 @@ def _decoder(federation: Federation, workload: Workload, job: jobs.Job) -> tuple
         walls, answers = _times(job.runs, lambda: _run(private, prompt, first))
         return _measured(private, walls, compile_s, share_s), answers[-1]
     _run(private, prompt, first)
-    step, places = compiled.steps[decoder.BUCKET], iter(range(PROMPT, PROMPT + TOKENS + 1))
-    walls, answers = _times(TOKENS + 1, lambda: _step(private, step, tokens, next(places)))
-    return _measured(private, walls, compile_s, share_s, steady=TOKENS), np.concatenate(answers)
+    step, places = compiled.steps[decoder.BUCKET], iter(range(PROMPT, PROMPT + job.runs))
+    walls, answers = _times(job.runs, lambda: _step(private, step, tokens, next(places)))
+    return _measured(private, walls, compile_s, share_s), np.concatenate(answers)
 
 
 def compiled(workload: Workload) -> tuple[list[Plan], Mapping[str, Any]]:
@@ -127,7 +127,7 @@ def _times(runs: int, call: Callable[[], Any]) -> tuple[list[float], list[Any]]:
     return walls, answers
 
 
-def _measured(private: Private, walls: Sequence[float], compile_s: float, share_s: float, steady: int = 1) -> Measured:
+def _measured(private: Private, walls: Sequence[float], compile_s: float, share_s: float) -> Measured:
     report = private.report
     assert report is not None, "it has run"
     parties = [report.of(role) for role in ("P0", "P1", "P2")]
@@ -148,7 +148,6 @@ def _measured(private: Private, walls: Sequence[float], compile_s: float, share_
         versions={"moiety": moiety.__version__, "torch": str(torch.__version__), "numpy": np.__version__, **parties[1].kernels},
         # received, for what is sent may still lie in a queue
         wire_bytes=sum(received for one in report.members for _, received in one.wire.values()),
-        steady=steady,
     )
 
 

@@ -44,7 +44,7 @@ class Measured(msgspec.Struct, frozen=True):
     wire_bytes: int = 0
     """``sent_bytes`` with all framing and encryption, where the side knows."""
     steady: int = 1
-    """How many of the last runs count; their median is the turn's."""
+    """How many of the last runs count; their median is the turn's. The job says it, not the side."""
     between_s: float | None = None
     """Seconds from shares to shares, where the walls are more than that."""
 
@@ -86,8 +86,8 @@ def take(side: str, command: Sequence[str], job: Path, build: str, *, latest_s: 
             raise TurnFailed(f"{side} ended with {lines[-1][-TELLING:]!r}, which is no result: {error}") from None
         output = np.load(Path(out) / "output.npy", allow_pickle=False)
     described = jobs.read(job)
-    if told.steady == 1:  # else it chose itself
-        told = msgspec.structs.replace(told, steady=max(1, min(described.counted, len(told.walls) - 1)))
+    counted = max(1, min(described.counted, len(told.walls) - 1))  # the first run never counts where there are more
+    told = msgspec.structs.replace(told, steady=counted)
     wrong = jobs.error(np.load(job / "reference.npy", allow_pickle=False), output)
     return Turn(described.workload, side, build, len(told.walls), began, load, machine.Usage.now().others(before), told, wrong)
 

@@ -30,13 +30,13 @@ class Workload:
     @property
     def runs(self) -> int:
         """Of a turn, in the same processes: some that warm up, and those that count."""
-        return 8 if self.micro else 2
+        return 8 if self.micro else TOKENS + 1 if self.kind == DECODE else 2
 
     @property
     def counted(self) -> int:
         """How many of the last runs count, by their median. A single operation's milliseconds differ from run to run, and its first runs
         still look for memory."""
-        return 5 if self.micro else 1
+        return 5 if self.micro else TOKENS if self.kind == DECODE else 1
 
 
 def _networks() -> Any:
