@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from moiety import ring
 from moiety.mpc.party import Key
 from moiety.mpc.rounds import Address, Spec, Words
+from moiety.mpc.share import reduced
 
 
 class KeyedDraws:
@@ -20,10 +19,7 @@ class KeyedDraws:
         stream = self._streams[key]
         if spec.bits == 8:
             return stream.octets(address.nonce(), spec.shape)
-        words = stream.words(address.nonce(), spec.shape)
-        if spec.bits < 64:
-            words &= np.uint64((1 << spec.bits) - 1)
-        return words
+        return reduced(stream.words(address.nonce(), spec.shape), spec.bits)
 
     def __repr__(self) -> str:
         return f"<KeyedDraws {'+'.join(key.name for key in self._streams)}>"

@@ -16,7 +16,7 @@ from moiety import ring
 from moiety.errors import InconsistentInput, ProtocolMisuse
 from moiety.mpc.party import Key, Kind, Party, ShapeParty
 from moiety.mpc.rounds import SILENCE, Role, Round, Spec, Word, Words, exchange
-from moiety.mpc.share import Share, broadcast_shapes, dtype_of, total, wrap
+from moiety.mpc.share import Share, broadcast_shapes, dtype_of, reduced, total, wrap
 
 DIGEST_BYTES = 32
 
@@ -220,7 +220,7 @@ async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], f
     lifted = wraps = None
     if words and mine is not None:
         lifted = np.asarray(np.add(mine, words[0], dtype=np.uint64))
-        lifted = _reduced(np.add(lifted, offset, out=lifted), width)
+        lifted = reduced(np.add(lifted, offset, out=lifted), width)
         wraps = carry if carry is None or turn is None else np.where(lifted >= np.uint64(1 << (width - 1)), carry, turn)
     high = await reshare(party, wraps, shape, 0, extra)
     masked = None if lifted is None or high.masked is None else _joined(np.subtract(lifted, offset, out=lifted), high.masked, by, bits)
@@ -231,12 +231,7 @@ async def raised(party: Party, additive: Words | None, shape: tuple[int, ...], f
 def _joined(low: Words, high: Words, by: np.uint64, bits: int) -> Words:
     """``low + 2^by high`` in Z_2^bits."""
     out = np.asarray(np.left_shift(high, by, dtype=np.uint64))
-    return _reduced(np.add(out, low, out=out), bits)
-
-
-def _reduced(words: Words, bits: int) -> Words:
-    """As :func:`wrap`, in place."""
-    return words if bits == 64 else np.bitwise_and(words, np.uint64((1 << bits) - 1), out=words)
+    return reduced(np.add(out, low, out=out), bits)
 
 
 def _bit(words: Words, place: int, bits: int) -> Words:

@@ -30,6 +30,11 @@ def wrap(words: Words, bits: int) -> Words:
     return words if bits in (8, 64) else words & _LOW[bits]
 
 
+def reduced(words: Words, bits: int) -> Words:
+    """64-bit words, reduced to Z_2^bits in place."""
+    return words if bits == 64 else np.bitwise_and(words, _LOW[bits], out=words)
+
+
 ONE_PASS: Final = 2048
 """Elements from which one native pass takes less than numpy's two, which need fewer checks."""
 
