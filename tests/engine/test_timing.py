@@ -84,7 +84,8 @@ def test_efforts_have_a_piece_for_every_exchange(plan: Plan, efforts: Sequence[E
     for i, (node, effort) in enumerate(zip(plan.nodes, efforts, strict=True)):
         pieces = 0 if node.op in ("weight", "constant") else 1 + lives[i]
         assert [len(of) for of in effort] == [pieces] * 3, node.op
-        assert all(seconds > 0 for of in effort for seconds in of)
+        assert all(seconds > 0 for of in (effort.helper_s, effort.evaluator_s) for seconds in of)
+        assert all((seconds > 0) == (node.op in ("input", "reveal")) for seconds in effort.client_s), "it follows nothing else"
 
 
 def test_equal_nodes_are_measured_once() -> None:

@@ -22,6 +22,8 @@ from moiety.mpc.rounds import Protocol_, Role, Scope, Spec, Words
 from moiety.mpc.share import Share, dtype_of
 
 SOURCES: Final = frozenset({"weight", "constant", "state"})
+CLIENTS: Final = frozenset({"input", "reveal"})
+"""Operations that the client takes part in; of others it follows nothing (``compile/client.py``)."""
 ENOUGH_S: Final = 0.02
 TWICE: Final = 2
 TIMES: Final = 3
@@ -67,6 +69,8 @@ def _measured(plan: Plan, i: int, values: Sequence[Any]) -> Effort:
     while len(runs) < TWICE or (len(runs) < TIMES and sum(map(sum, runs[-1].values())) < ENOUGH_S):
         runs.append(_once(plan, i, given))
     zero, one, two, client = ([min(pieces) for pieces in zip(*(run[role] for run in runs), strict=True)] for role in Role)
+    if plan.nodes[i].op not in CLIENTS:
+        client = [0.0] * len(client)
     return Effort(tuple(zero), tuple((a + b) / 2 for a, b in zip(one, two, strict=True)), tuple(client))
 
 
