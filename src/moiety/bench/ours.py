@@ -106,7 +106,8 @@ def _deployed(federation: Federation, plans: Sequence[Plan], weights: Mapping[st
     """As ``Federation.deploy`` does it, timed apart from compiling; meanwhile the parties have set memory aside, as they do there."""
     began = time.perf_counter()
     federation.deploy_plans(NAME, plans, weights)
-    return federation.model(NAME), time.perf_counter() - began
+    share_s = time.perf_counter() - began
+    return federation.model(NAME), share_s
 
 
 def _run(private: Private, plan: Plan, tokens: torch.Tensor, position: int | None = None) -> np.ndarray[Any, Any]:

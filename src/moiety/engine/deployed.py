@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moiety.compile import signature
+from moiety.compile.garbage import uncollected
 from moiety.compile.plan import Plan
 from moiety.engine.cost import Cost, cost
 from moiety.engine.deploy import Weights
@@ -152,6 +153,7 @@ class Private:
         if not self.plans:
             raise InputError(f"the parties hold no model {self.name!r}; ask its owner to deploy it")
 
+    @uncollected()
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, replace: bool = False) -> Plan:
         """Compile the caller's model for public inputs like these and deploy the plan; shared weights stay.
 

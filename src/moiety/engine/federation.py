@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from moiety import ring
 from moiety.compile import forecast, program
+from moiety.compile.garbage import uncollected
 from moiety.compile.plan import Plan
 from moiety.engine import launch
 from moiety.engine.deploy import Weights
@@ -170,6 +171,7 @@ class Federation:
         clear = 0 if held_by is None else USUAL_CLEAR
         self._expecting.begin(name, words if memory is None else min(words, forecast.most_words(memory, clear)), clear)
 
+    @uncollected()
     def deploy_plans(
         self, name: str, plans: Sequence[Plan], weights: Weights, *, replace: bool = False, memory: int | None = None
     ) -> tuple[str, ...]:
