@@ -1,5 +1,6 @@
 """The public interface, with a PyTorch model and three party processes."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -119,6 +120,17 @@ def test_deploying_again_replaces(federation: Federation, model: "torch.nn.Modul
     federation.deploy(model, x, name="again")
     other = torch.nn.Sequential(*[torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 8)]).eval()
     assert difference(federation.deploy(other, x, name="again"), other, x) < 0.002
+
+
+def test_weights_are_shared_without_a_search_for_garbage(
+    federation: Federation, model: "torch.nn.Module", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching: list[bool] = []
+    send = owner.send_weights
+    monkeypatch.setattr(owner, "send_weights", lambda *given: searching.append(gc.isenabled()) or send(*given))
+    federation.deploy(model, torch.randn(4, 16), name="unsearched")
+    assert searching == [False]
+    assert gc.isenabled()
 
 
 def test_deploying_the_same_again_shares_what_was_lost_alone(model: "torch.nn.Module", monkeypatch: pytest.MonkeyPatch) -> None:
